@@ -1,0 +1,63 @@
+"""Ports between the inference core's engines and its on-chip memories and requantise unit.
+
+The core is serial, so each memory has one read and one write port whose drivers are combined: an engine drives zeros while it is
+idle. Data comes ``MEMORY_READ_LATENCY`` cycles after ``en``. Addresses are 20 bits; a memory answers an enabled access at or above
+its size by raising its ``out_of_range`` for a cycle, which ends the instruction with BUFFER_RANGE.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.spec.deform import LANES, ROW_BANKS
+from hw.spec.deform.instructions import ADDR_BITS
+
+WORD_BITS = 128
+ACC_BITS = 32
+
+ReadPort = wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": In(WORD_BITS)})
+"""Seen from an engine."""
+
+WritePort = wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": Out(WORD_BITS)})
+"""Seen from an engine."""
+
+
+def weight_read_port(units: int) -> wiring.Signature:
+    """Weight memory, ``units`` 16-byte units a word; seen from an engine."""
+    return wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": In(WORD_BITS * units)})
+
+
+RowReadPort = wiring.Signature(
+    {
+        "en": Out(3),
+        "bank": Out(data.ArrayLayout(4, 3)),
+        "addr": Out(data.ArrayLayout(ADDR_BITS, 3)),
+        "data": In(data.ArrayLayout(WORD_BITS, 3)),
+    }
+)
+"""Three words at once from banks 0..8. Two taps may name one bank only with one address."""
+
+RequantisePort = wiring.Signature(
+    {
+        "load_en": Out(1),
+        "load_set": Out(2),
+        "load_index": Out(3),
+        "load_data": Out(WORD_BITS),
+        "valid": Out(1),
+        "set": Out(2),
+        "acc": Out(data.ArrayLayout(signed(ACC_BITS), LANES)),
+        "rounding": Out(2),
+        "clip_lo": Out(9),
+        "clip_hi": Out(9),
+        "o_valid": In(1),
+        "o_data": In(WORD_BITS),
+    }
+)
+"""Sixteen lanes, seen from an engine. ``load_*`` writes two channels' records (word ``load_index`` of 8) of parameter set
+``load_set`` (sets: columns / 16). ``valid`` sends 16 accumulators (two's complement, 32 bits each) through the pipeline with the
+records of ``set``; the 16 output bytes leave REQUANTISE_LATENCY cycles later on ``o_data`` with ``o_valid``. ``rounding`` and the
+clips hold still during an instruction."""
+
+__all__ = ["ROW_BANKS", "In", "Out", "ReadPort", "RequantisePort", "RowReadPort", "WritePort", "weight_read_port"]

@@ -1,0 +1,71 @@
+"""Parameters of the inference core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hw.spec.arch import Arch, _require
+from hw.spec.deform.instructions import INSTRUCTIONS
+from hw.spec.isa import InstructionSet
+
+LANES = 16
+"""Channels of a memory word, and lanes of the depthwise and requantise units."""
+
+ROW_BANKS = 9
+"""Banks of the row memory: row y lies in bank y mod 9, so rows y-s, y, y+s never collide for |s| <= 8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformArch(Arch):
+    """Inference core: ``rows`` x ``columns`` multiply-accumulates of a 4-bit weight and an 8-bit activation.
+
+    Parameters (those of :class:`hw.spec.arch.Arch` too)
+    ----------
+    rows : pixels computed at once, 1..16
+    columns : output channels computed at once with 4-bit weights, 32 or 64 (half with 8-bit weights)
+    field_bits : width of the lower of the two accumulators packed into one 48-bit register, 16..24
+    feature_words : feature memory, in 16-byte words
+    row_words : one bank of the row memory, in 16-byte words
+    weight_words : pointwise weight memory, in words of columns/2 bytes
+    parameter_words : requantise records and depthwise weights, in 16-byte words
+    """
+
+    core: ClassVar[str] = "deform"
+    instructions: ClassVar[InstructionSet] = INSTRUCTIONS
+
+    rows: int = 8
+    columns: int = 32
+    field_bits: int = 23
+    feature_words: int = 2048
+    row_words: int = 256
+    weight_words: int = 2048
+    parameter_words: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(1 <= self.rows <= 16, "rows", "in 1..16", self.rows)
+        _require(self.columns in (32, 64), "columns", "32 or 64", self.columns)
+        _require(16 <= self.field_bits <= 24, "field_bits", "in 16..24", self.field_bits)
+        for name in ("feature_words", "row_words", "weight_words", "parameter_words"):
+            size = getattr(self, name)
+            _require(16 <= size <= 1 << 20, name, "in 16..1048576", size)
+
+    @property
+    def cells(self) -> int:
+        """Multiplier cells of a row: one per two 4-bit weights."""
+        return self.columns // 2
+
+    @property
+    def weight_word_units(self) -> int:
+        """16-byte units of one weight word."""
+        return self.cells // LANES
+
+    def space_units(self) -> dict[str, int]:
+        """Size of each on-chip memory in 16-byte units, by the LOAD space's name."""
+        return {
+            "fm": self.feature_words,
+            "row": self.row_words * ROW_BANKS,
+            "wgt": self.weight_words * self.weight_word_units,
+            "par": self.parameter_words,
+        }

@@ -1,0 +1,230 @@
+"""The inference core's machine: what each instruction does to memory, word by word.
+
+It computes on tiled word memory from the descriptors alone and calls none of the whole-tensor operations of ``hw.spec.ops``, so
+that their agreement is evidence. Only the requantise arithmetic (``shift_saturating``) is shared, which has oracles of its own.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from hw.spec.deform.arch import LANES, ROW_BANKS, DeformArch
+from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, MERGE_ZIP, SPACES
+from hw.spec.fixed import Rounding
+from hw.spec.isa import Instruction
+from hw.spec.machine import CoreError, Machine
+from hw.spec.ops import OFFSET_MAX, OFFSET_MIN, shift_saturating
+from hw.spec.regs import ErrorCode
+
+ROUNDINGS = (Rounding.TRN, Rounding.RND, Rounding.RND_CONV)
+RECORD_WORDS = 8
+"""Parameter words of one output word's 16 requantise records."""
+
+_ADDR_MASK = (1 << ADDR_BITS) - 1
+_P_BITS = 48
+
+
+class DeformMachine(Machine):
+    """Interpreter of the inference core. ``seed`` fills the on-chip memories with dirt; None with zeros."""
+
+    arch: DeformArch
+
+    def __init__(self, arch: DeformArch, seed: int | None = None) -> None:
+        super().__init__(arch)
+        rng = None if seed is None else np.random.default_rng(seed)
+        self.chip: dict[str, np.ndarray] = {}
+        for space, units in arch.space_units().items():
+            dirt = np.zeros((units, LANES), np.uint8) if rng is None else rng.integers(0, 256, (units, LANES), np.uint8)
+            self.chip[space] = dirt
+
+    def execute(self, instruction: Instruction) -> None:
+        {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}[instruction.name](instruction)
+
+    def _read_chip(self, space: str, addresses: np.ndarray) -> np.ndarray:
+        """Words (..., 16) at 20-bit addresses; BUFFER_RANGE where one lies outside."""
+        addresses = np.asarray(addresses) & _ADDR_MASK
+        if addresses.size and addresses.max() >= len(self.chip[space]):
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        return self.chip[space][addresses]
+
+    def _write_chip(self, space: str, addresses: np.ndarray, data: np.ndarray) -> None:
+        addresses = np.asarray(addresses) & _ADDR_MASK
+        if addresses.size and addresses.max() >= len(self.chip[space]):
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        self.chip[space][addresses] = data
+        self.writes.add(space, addresses, data)
+
+    # LOAD and STORE -----------------------------------------------------------------------------------------------------
+
+    def _runs(self, i: Instruction, space: str) -> Iterator[tuple[int, int]]:
+        """(memory byte address, linear on-chip address) of each run, checked just before it starts."""
+        for plane in range(i["n2"]):
+            for run in range(i["n1"]):
+                yield (self._run_address(i, plane, run), self._run_chip(i, space, plane, run))
+
+    def _run_chip(self, i: Instruction, space: str, plane: int, run: int) -> int:
+        bank, turn, size = 0, plane, len(self.chip[space])
+        if space == "row":
+            bank, turn, size = plane % ROW_BANKS, plane // ROW_BANKS, self.arch.row_words
+        at = (i["chip_addr"] + turn * i["chip_stride2"] + run * i["chip_stride1"]) & _ADDR_MASK
+        if at + i["n0"] > size:
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        return bank * self.arch.row_words + at
+
+    def _run_address(self, i: Instruction, plane: int, run: int) -> int:
+        return i["offset"] + plane * i["stride2"] + run * i["stride1"]
+
+    def _load(self, i: Instruction) -> None:
+        space, loaded = SPACES[i["space"]], bytearray()
+        for word, at in self._runs(i, space):
+            data = self.memory.read(self.region_address(i["region"], word, i["n0"]), i["n0"] * LANES)
+            self._write_chip(space, np.arange(at, at + i["n0"]), data.reshape(-1, LANES))
+            loaded += data.tobytes()
+        if i["check_crc"] and zlib.crc32(loaded) != i["crc"]:
+            raise CoreError(ErrorCode.BLOB_CRC)
+
+    def _store(self, i: Instruction) -> None:
+        for word, at in self._runs(i, "fm"):
+            address = self.region_address(i["region"], word, i["n0"])
+            data = self._read_chip("fm", np.arange(at, at + i["n0"]))
+            self.memory.write(address, data.reshape(-1))
+            self.writes.add("memory", address + LANES * np.arange(i["n0"]), data)
+
+    # requantise ---------------------------------------------------------------------------------------------------------
+
+    def _requantise(self, i: Instruction, acc: np.ndarray, record_addr: int) -> np.ndarray:
+        """Accumulators (n, 16) with the 16 records at an address of parameter memory, to bytes (n, 16)."""
+        words = self._read_chip("par", record_addr + np.arange(RECORD_WORDS))
+        records = words.reshape(LANES, 8)
+        bias = np.ascontiguousarray(records[:, :4]).view("<i4")[:, 0].astype(np.int64)
+        multiplier = np.ascontiguousarray(records[:, 4:6]).view("<u2")[:, 0].astype(np.int64)
+        shift = sign_extend(records[:, 6].astype(np.int64), 6)
+        scaled = (acc + bias) * multiplier
+        codes = shift_saturating(scaled, np.broadcast_to(shift, acc.shape), ROUNDINGS[i["rounding"]])
+        return np.where(codes < i["clip_lo"], i["clip_lo"], np.where(codes > i["clip_hi"], i["clip_hi"], codes)).astype(
+            np.uint8
+        )
+
+    # PW -----------------------------------------------------------------------------------------------------------------
+
+    def _pw(self, i: Instruction) -> None:
+        activations = self._pw_activations(i)
+        per_tile = self.arch.cells // LANES * (1 if i["wide_weights"] else 2)
+        for first in range(0, i["out_words"], per_tile):
+            packed = self._pw_accumulate(i, activations, first // per_tile)
+            lanes = self._pw_lanes(packed, bool(i["wide_weights"]))
+            for word in range(first, min(first + per_tile, i["out_words"])):
+                acc = lanes[:, (word - first) * LANES : (word - first + 1) * LANES]
+                self._pw_merge(i, word, self._requantise(i, acc, i["param_addr"] + RECORD_WORDS * word))
+
+    def _pw_activations(self, i: Instruction) -> np.ndarray:
+        """Operands (pixels, K) in the order of the weight words."""
+        oy, ox = np.divmod(np.arange(i["out_rows"] * i["out_cols"]), i["out_cols"])
+        ky, kx, word = np.meshgrid(*(np.arange(i[n]) for n in ("kernel_h", "kernel_w", "in_words")), indexing="ij")
+        ky, kx, word = ky.reshape(1, -1), kx.reshape(1, -1), word.reshape(1, -1)
+        row = oy[:, None] * i["stride"] + ky - i["pad_top"]
+        col = ox[:, None] * i["stride"] + kx - i["pad_left"]
+        inside = (row >= 0) & (row < i["in_rows"]) & (col >= 0) & (col < i["in_cols"])
+        addr = i["in_addr"] + oy[:, None] * i["row_step"] + ox[:, None] * i["pixel_step"]
+        addr = (addr + ky * i["ky_step"] + kx * i["kx_step"] + word) & _ADDR_MASK
+        words = np.zeros((*addr.shape, LANES), np.uint8)
+        words[inside] = self._read_chip("fm", addr[inside])
+        return operand(words, i["in_unsigned"]).reshape(len(addr), -1)
+
+    def _pw_accumulate(self, i: Instruction, activations: np.ndarray, tile: int) -> np.ndarray:
+        """The cells' 48-bit registers (pixels, cells) after the K loop of one tile of output words."""
+        steps, units = activations.shape[1], self.arch.weight_word_units
+        word = (i["weight_addr"] + tile * steps + np.arange(steps)) & _ADDR_MASK
+        if word.max() >= self.arch.weight_words:
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        weights = self.chip["wgt"].reshape(self.arch.weight_words, units * LANES)[word].astype(np.int64)
+        high, low = sign_extend(weights >> 4, 4), sign_extend(weights, 4)
+        field = self.arch.field_bits
+        port = (high << field) + (low & ((1 << field) - 1))
+        # The register wraps at 48 bits; int64 products wrap at 64, which keeps the lower 48 exact.
+        return sign_extend(_wrapping_matmul(activations, port), _P_BITS)
+
+    def _pw_lanes(self, packed: np.ndarray, wide: bool) -> np.ndarray:
+        """Registers (pixels, cells) to accumulators (pixels, channels of the tile)."""
+        low = sign_extend(packed, self.arch.field_bits)
+        high = (packed >> self.arch.field_bits) + (low < 0)
+        return 16 * high + low if wide else np.concatenate([low, high], axis=1)
+
+    def _pw_merge(self, i: Instruction, word: int, y: np.ndarray) -> None:
+        """Write one output word of every pixel, y (pixels, 16), alone or zipped with the left half."""
+        pixel = np.arange(len(y))
+        out = i["out_addr"] + pixel * i["out_pitch"]
+        if i["merge"] != MERGE_ZIP:
+            return self._write_chip("fm", out + word, y)
+        left = self._read_chip("fm", i["merge_addr"] + pixel * i["merge_pitch"] + word)
+        zipped = np.stack([left, y], axis=2).reshape(len(y), 2 * LANES)
+        self._write_chip("fm", out + 2 * word, zipped[:, :LANES])
+        self._write_chip("fm", out + 2 * word + 1, zipped[:, LANES:])
+
+    # DW -----------------------------------------------------------------------------------------------------------------
+
+    def _dw(self, i: Instruction) -> None:
+        pixel = np.arange(i["out_rows"] * i["out_cols"])
+        rows, cols, window = self._dw_taps(i, pixel)
+        inside = window & (rows >= 0) & (rows < i["in_rows"]) & (cols >= 0) & (cols < i["in_cols"])
+        turn, bank = np.divmod(i["bank0"] + rows - i["row0"], ROW_BANKS)
+        addr = i["row0_addr"] + i["row_pitch"] * turn + i["pitch"] * cols
+        for word in range(i["words"]):
+            taps = np.zeros((*rows.shape, LANES), np.int64)
+            taps[inside] = operand(self._read_row(bank[inside], addr[inside] + word), i["in_unsigned"])
+            y = self._requantise(i, self._dw_reduce(i, taps, inside, word), i["param_addr"] + RECORD_WORDS * word)
+            self._write_chip("fm", i["out_addr"] + pixel * i["out_pitch"] + word, y)
+
+    def _dw_taps(self, i: Instruction, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row and column of each tap (pixels, taps), and which taps belong to the window."""
+        groups = -(-i["kernel_h"] // 3)
+        ky, kx = (a.reshape(1, -1) for a in np.meshgrid(np.arange(3 * groups), np.arange(i["kernel_w"]), indexing="ij"))
+        oy, ox = (a[:, None] * i["stride"] for a in np.divmod(pixel, i["out_cols"]))
+        step: np.ndarray | int = 1
+        if i["mode"] == DW_DEFORM:
+            words = self._read_chip("fm", i["offset_addr"] + pixel * i["offset_pitch"])
+            step = np.clip(sign_extend(words[:, :1].astype(np.int64), 8), OFFSET_MIN, OFFSET_MAX)
+            cols = i["col0"] + ox + step * (kx - 1)
+        else:
+            cols = i["col0"] + ox + kx
+        rows = i["row0"] + oy + step * (ky % 3 - 1) + 3 * (ky // 3)
+        return rows, cols, np.broadcast_to(ky < i["kernel_h"], rows.shape)
+
+    def _read_row(self, bank: np.ndarray, addr: np.ndarray) -> np.ndarray:
+        addr = addr & _ADDR_MASK
+        if addr.size and addr.max() >= self.arch.row_words:
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        return self._read_chip("row", bank * self.arch.row_words + addr)
+
+    def _dw_reduce(self, i: Instruction, taps: np.ndarray, inside: np.ndarray, word: int) -> np.ndarray:
+        """Taps (pixels, taps, 16) to accumulators (pixels, 16)."""
+        if i["mode"] == DW_MAX:
+            return np.where(inside[:, :, None], taps, -256).max(axis=1)
+        if i["mode"] in (DW_CONV, DW_DEFORM):
+            weights = self._read_chip("par", i["weight_addr"] + 9 * word + np.arange(9))
+            return (taps * operand(weights, 0)).sum(axis=1)
+        return sign_extend(taps.sum(axis=1), 32)
+
+
+def sign_extend(values: np.ndarray, bits: int) -> np.ndarray:
+    """The low ``bits`` of int64 values as two's complement."""
+    half = 1 << (bits - 1)
+    return ((values + half) & ((1 << bits) - 1)) - half
+
+
+def operand(words: np.ndarray, unsigned: int) -> np.ndarray:
+    """Bytes as 9-bit multiplier operands."""
+    return words.astype(np.int64) if unsigned else words.view(np.int8).astype(np.int64)
+
+
+def _wrapping_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integer product a (n, k) @ b (k, m), exact modulo 2**64.
+
+    Operands are at most 2**8 and 2**27 (field_bits 24: 2**28), so up to 2**16 terms stay below 2**53 and float64 is exact.
+    """
+    if a.shape[1] > 1 << 16:
+        return a @ b
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
