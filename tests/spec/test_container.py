@@ -13,6 +13,7 @@ from hw.spec.arch import Arch
 from hw.spec.deform import INSTRUCTIONS, DeformArch
 from hw.spec.fixed import FixedFormat
 from hw.spec.program import Program, ProgramError, Region, TensorLayout, build_image, default_slots
+from hw.spec.reference import pages
 from hw.spec.regs import ERROR_ADVICE, ErrorCode, all_registers, to_c_header, to_markdown
 
 ARCH = DeformArch(rows=4)
@@ -141,3 +142,10 @@ def test_c_header_compiles_and_agrees(tmp_path: Path) -> None:
     got = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(v) for v in got] == [r.offset for r in all_registers(2)]
     assert len(got) > 30
+
+
+def test_reference_pages_are_current() -> None:
+    """The committed pages are what the tables say; ``python -m hw.spec.reference`` writes them."""
+    folder = Path(__file__).parents[2] / "docs" / "reference"
+    assert {p.name: p.read_text() for p in folder.iterdir()} == pages()
+    assert len(pages()) == 3

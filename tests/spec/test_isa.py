@@ -83,7 +83,7 @@ def test_refusals_come_in_the_cores_order(data: bytes, reason: str) -> None:
 
 
 def test_rules_across_fields_hold_for_encoder_and_decoder() -> None:
-    with pytest.raises(ValueError, match="DW.kernel_h must be 3 where mode is 1, not 5"):
+    with pytest.raises(ValueError, match=r"DW\.kernel_h must be 3 where mode is 1, not 5"):
         INSTRUCTIONS.encode("DW", mode=1, kernel_h=5, kernel_w=3)
     assert INSTRUCTIONS.decode(INSTRUCTIONS.encode("DW", mode=2, kernel_h=5, kernel_w=4))["kernel_h"] == 5
 
