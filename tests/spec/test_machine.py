@@ -1,0 +1,107 @@
+"""The machine's shell: which programs it refuses, with which code and index, and that a good one runs afterwards."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from hw.spec.deform import INSTRUCTIONS, DeformArch
+from hw.spec.deform.machine import DeformMachine
+from hw.spec.isa import seal
+from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
+from hw.spec.program import build_header, build_image
+from hw.spec.regs import NO_INSTRUCTION, ErrorCode
+
+ARCH = DeformArch(rows=2, feature_words=64, row_words=16, weight_words=32, parameter_words=32)
+BASE = 0x8000_0000
+REGIONS = (OpenRegion(base=BASE + 0x1000, size=0x400), OpenRegion(base=BASE + 0x2000, size=0x400))
+
+
+def copy(words: int = 8, **changes: int) -> list[bytes]:
+    """Load words of region 0, store them to region 1."""
+    load = INSTRUCTIONS.encode("LOAD", **{"region": 0, "n0": words, "push": 1, **changes})
+    return [load, INSTRUCTIONS.encode("STORE", region=1, n0=words, wait=1)]
+
+
+def run(image: bytes, length: int | None = None, memory_size: int = 0x4000) -> tuple[Outcome, Memory, list[Writes]]:
+    memory = Memory(memory_size, BASE)
+    memory.bytes[:] = np.random.default_rng(5).integers(0, 256, memory.bytes.size)
+    memory.bytes[: len(image)] = np.frombuffer(image, np.uint8)
+    log: list[Writes] = []
+    outcome = DeformMachine(ARCH, seed=1).run(memory, REGIONS, BASE, len(image) if length is None else length, log.append)
+    return outcome, memory, log
+
+
+def test_a_copy_copies_and_records_its_writes() -> None:
+    outcome, memory, log = run(build_image(ARCH, copy()))
+    assert outcome == Outcome(error=ErrorCode.NONE, index=0, retired=2)
+    np.testing.assert_array_equal(memory.bytes[0x2000:0x2080], memory.bytes[0x1000:0x1080])
+    addresses, data = log[1].sorted("memory")
+    assert addresses.tolist() == [BASE + 0x2000 + 16 * i for i in range(8)]
+    np.testing.assert_array_equal(data.reshape(-1), memory.bytes[0x1000:0x1080])
+    assert log[0].sorted("fm")[0].tolist() == list(range(8))
+    assert log[0].sorted("memory")[0].size == 0
+
+
+def test_an_empty_program_ends_well() -> None:
+    assert run(build_image(ARCH, []))[0] == Outcome(error=ErrorCode.NONE, index=0, retired=0)
+
+
+def test_row_memory_takes_planes_to_banks_in_turn() -> None:
+    load = INSTRUCTIONS.encode("LOAD", space=1, n0=2, n2=11, stride2=2, chip_addr=3, chip_stride2=5)
+    outcome, memory, log = run(build_image(ARCH, [load]))
+    assert outcome.error is ErrorCode.NONE
+    want = sorted(bank * 16 + 3 + turn * 5 + i for bank, turn in ((y % 9, y // 9) for y in range(11)) for i in range(2))
+    assert log[0].sorted("row")[0].tolist() == want
+
+
+def damaged_header(position: int, value: int) -> bytes:
+    header = bytearray(build_header(ARCH.arch_id, 2)[:60])
+    header[position] ^= value
+    return seal(bytes(header)) + b"".join(copy())
+
+
+GOOD = build_image(ARCH, copy())
+CRC = zlib.crc32(np.random.default_rng(5).integers(0, 256, 0x4000).astype(np.uint8)[0x1000:0x1080].tobytes())
+
+
+@pytest.mark.parametrize(
+    ("image", "length", "code", "index"),
+    [
+        (GOOD, 0, ErrorCode.BAD_LENGTH, NO_INSTRUCTION),
+        (GOOD, 100, ErrorCode.BAD_LENGTH, NO_INSTRUCTION),
+        (GOOD, 128, ErrorCode.BAD_LENGTH, NO_INSTRUCTION),
+        (b"\1" + GOOD[1:], None, ErrorCode.HEADER_CRC, NO_INSTRUCTION),
+        (damaged_header(0, 1), None, ErrorCode.BAD_MAGIC, NO_INSTRUCTION),
+        (damaged_header(8, 1), None, ErrorCode.CONTAINER_VERSION, NO_INSTRUCTION),
+        (damaged_header(16, 1), None, ErrorCode.WRONG_ARCH, NO_INSTRUCTION),
+        (damaged_header(12, 1), None, ErrorCode.BAD_LENGTH, NO_INSTRUCTION),
+        (GOOD[:140] + b"\7" + GOOD[141:], None, ErrorCode.INSTRUCTION_CRC, 1),
+        (build_image(ARCH, copy(push=2)), None, ErrorCode.TOKEN, 1),
+        (build_image(ARCH, copy(push=1)[:1] * 16), None, ErrorCode.TOKEN, 15),
+        (build_image(ARCH, copy(65)), None, ErrorCode.BUFFER_RANGE, 0),
+        (build_image(ARCH, copy(8, offset=57)), None, ErrorCode.REGION, 0),
+        (build_image(ARCH, copy(8, offset=0xFFFFFFFF)), None, ErrorCode.REGION, 0),
+        (build_image(ARCH, copy(8, region=2)), None, ErrorCode.REGION, 0),
+        (build_image(ARCH, copy(8, region=15)), None, ErrorCode.REGION, 0),
+        (build_image(ARCH, copy(8, chip_addr=0xFFFFF)), None, ErrorCode.BUFFER_RANGE, 0),
+        (build_image(ARCH, copy(8, check_crc=1, crc=CRC ^ 1)), None, ErrorCode.BLOB_CRC, 0),
+        (build_image(ARCH, copy(8, check_crc=1, crc=CRC)), None, ErrorCode.NONE, 0),
+    ],
+)
+def test_refusals(image: bytes, length: int | None, code: ErrorCode, index: int) -> None:
+    outcome, _, _ = run(image, length)
+    assert (outcome.error, outcome.index) == (code, index)
+
+
+def test_unmapped_memory_is_a_bus_error() -> None:
+    assert run(GOOD, memory_size=0x1040)[0] == Outcome(error=ErrorCode.AXI_READ, index=0, retired=0)
+    assert run(GOOD, memory_size=0x2040)[0] == Outcome(error=ErrorCode.AXI_WRITE, index=1, retired=1)
+
+
+def test_an_earlier_bus_error_wins_over_a_later_bad_run() -> None:
+    image = build_image(ARCH, copy(8, n1=3, stride1=30))  # the second run leaves mapped memory, the third its region
+    assert run(image, memory_size=0x1100)[0].error is ErrorCode.AXI_READ
+    assert run(image)[0].error is ErrorCode.REGION
