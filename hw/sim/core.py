@@ -12,10 +12,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from amaranth.lib import wiring
+
 from hw.rtl.emit import YOSYS_VERSION, EmittedVerilog, emit
 from hw.sim.build import BuildError, SimulationBuild, build_simulation
 from hw.sim.cache import cache_root, cached_folder, drop_oldest
 from hw.spec.arch import Arch
+from hw.spec.deform import DeformArch
 
 TEXTS_KEPT = 40
 _FILE = "core.v"
@@ -54,8 +57,8 @@ def build_core(arch: Arch, verilog: Path | None = None, *, progress: Callable[[s
     return build_simulation(emitted, random_state=True, progress=progress)
 
 
-def _component(arch: Arch):
-    if arch.core != "deform":
+def _component(arch: Arch) -> wiring.Component:
+    if not isinstance(arch, DeformArch):
         raise ValueError(f"there is no hardware for core {arch.core!r}")
     from hw.rtl.deform.core import DeformCore
 

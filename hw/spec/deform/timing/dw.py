@@ -2,7 +2,7 @@
 
 Three activities overlap: parameter words are read for one channel word after the other into one of two slots, tap columns are
 issued back to back for a channel word whose parameters are there, and results leave the pipeline ``PIPELINE`` cycles later. A
-slot is free for the next but one channel word when the last result of its owner has been written.
+slot is free for the next but one channel word ``RELEASE`` cycles after its owner's last tap column.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ LANE = 4
 WRITE = 1
 """Requantised word to feature memory written: the port's register."""
 
-PIPELINE = OFFSET_FETCH + TAP_ADDRESS + ROW_READ + LANE + REQUANTISE + WRITE
+RELEASE = OFFSET_FETCH + TAP_ADDRESS + ROW_READ
+"""Last tap column of a channel word issued to its parameter slot free: when its row data arrives."""
+
+PIPELINE = RELEASE + LANE + REQUANTISE + WRITE
 """Last tap column of a pixel issued to its word presented to the feature memory."""
 
 WEIGHTED_MODES = (DW_CONV, DW_DEFORM)
@@ -54,11 +57,11 @@ def dw_cycles(instruction: Instruction, arch: DeformArch) -> int:
 def _last_word_issued(words: int, loads: int, steps: int) -> int:
     """Cycles from the first channel word's first tap column to that of the word ``words`` later.
 
-    Solution of ``ready(c) = max(ready(c-1), issue(c-2) + steps + PIPELINE) + loads`` and
+    Solution of ``ready(c) = max(ready(c-1), issue(c-2) + steps + RELEASE) + loads`` and
     ``issue(c) = max(ready(c), issue(c-1) + steps)``: one word costs the longer of loading and issuing it, two words with
-    the same slot at least one round from parameters to written results. The sum is linear in the number of rounds that
+    the same slot at least one round from parameters to the slot's release. The sum is linear in the number of rounds that
     are waited for, so it is largest for none or for all.
     """
     word = max(loads, steps)
     rounds, rest = divmod(words, 2)
-    return max(words * word, rounds * (loads + steps + PIPELINE) + rest * word)
+    return max(words * word, rounds * (loads + steps + RELEASE) + rest * word)

@@ -1,0 +1,162 @@
+"""The inference core: shell, engines and on-chip memories; top module of every build and simulation.
+
+Each memory has one read and one write port. As one engine runs at a time, a port is driven by the disjunction of the engines'
+ports, each of which counts only while its ``en`` is high.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.rtl.arith.requantise import RequantiseUnit
+from hw.rtl.common.axi import axi4_manager, axi_lite_subordinate
+from hw.rtl.common.sequencer import Trace
+from hw.rtl.common.shell import Shell
+from hw.rtl.deform.dw import DwEngine
+from hw.rtl.deform.load import LoadEngine
+from hw.rtl.deform.memories import FeatureMemory, ParameterMemory, RowMemory, WeightMemory
+from hw.rtl.deform.ports import WORD_BITS
+from hw.rtl.deform.pw import PwEngine
+from hw.rtl.deform.store import StoreEngine
+from hw.spec.deform import LANES, ROW_BANKS, DeformArch
+from hw.spec.regs import ErrorCode
+
+WATCH_ADDR_BITS = 32
+
+
+class DeformCore(wiring.Component):
+    """The core of an architecture.
+
+    Parameters
+    ----------
+    arch : sizes of array, memories and buses
+
+    Members
+    -------
+    s_axi : registers (``hw.spec.regs``)
+    m_axi_0 .. : memory, one per ``arch.managers``
+    irq : level interrupt
+    build_id : hash of the design record, tied off by the board's wrapper
+    trace : issue and retirement of instructions
+
+    Nets ``watch_<space>__en``, ``__addr`` and ``__data`` of the top module show the writes to on-chip memory ``fm``, ``row``
+    (bank * row_words + address), ``wgt`` (16-byte units) and ``par``; they drive nothing and only a simulator reads them.
+    """
+
+    def __init__(self, arch: DeformArch) -> None:
+        self._arch = arch
+        super().__init__({
+            "s_axi": Out(axi_lite_subordinate()),
+            **{f"m_axi_{i}": Out(axi4_manager()) for i in range(arch.managers)},
+            "irq": Out(1),
+            "build_id": In(64),
+            "trace": Out(Trace),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.shell = shell = Shell(arch=self._arch, compute=("PW", "DW"))
+        self._load, self._store = LoadEngine(self._arch), StoreEngine(self._arch)
+        self._pw, self._dw = PwEngine(self._arch), DwEngine(self._arch)
+        engines = {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}
+        for name, engine in engines.items():
+            m.submodules[name.lower()] = ResetInserter(shell.flush)(engine)
+        wiring.connect(m, wiring.flipped(self.s_axi), shell.s_axi)
+        wiring.connect(m, wiring.flipped(self.trace), shell.trace)
+        for i in range(self._arch.managers):
+            wiring.connect(m, wiring.flipped(getattr(self, f"m_axi_{i}")), getattr(shell, f"m_axi_{i}"))
+        wiring.connect(m, shell.reads, self._load.runs)
+        wiring.connect(m, shell.writes, self._store.runs)
+        m.d.comb += [self.irq.eq(shell.irq), shell.build_id.eq(self.build_id)]
+        missed = self._memories(m)
+        self._requantise(m)
+        self._commands(m, shell, engines, missed)
+        return m
+
+    def _memories(self, m: Module) -> Value:
+        """The memories, joined to the engines. Returns whether an access of the cycle before lay outside its memory."""
+        m.submodules.feature = feature = FeatureMemory(self._arch)
+        m.submodules.row = row = RowMemory(self._arch)
+        m.submodules.weight = weight = WeightMemory(self._arch)
+        m.submodules.parameter = parameter = ParameterMemory(self._arch)
+        load, store, pw, dw = self._load, self._store, self._pw, self._dw
+        _join_reads(m, feature.read, (store.feature, pw.fm_read, dw.fm_read))
+        _join_writes(m, feature.write, (load.feature, pw.fm_write, dw.fm_write))
+        _join_reads(m, parameter.read, (pw.par, dw.par))
+        _join_writes(m, parameter.write, (load.parameter,))
+        _join_reads(m, weight.read, (pw.wgt,))
+        _join_writes(m, weight.write, (load.weight,))
+        wiring.connect(m, row.read, dw.row)
+        wiring.connect(m, row.write, load.row)
+        _watch(m, "fm", feature.write, feature.write.addr)
+        _watch(m, "row", row.write, self._row_address(m, row.write))
+        _watch(m, "wgt", weight.write, weight.write.addr)
+        _watch(m, "par", parameter.write, parameter.write.addr)
+        return Cat(memory.out_of_range for memory in (feature, row, weight, parameter)).any()
+
+    def _row_address(self, m: Module, write: wiring.PureInterface) -> Signal:
+        """The row memory's address as if its banks lay one after the other."""
+        linear = Signal(WATCH_ADDR_BITS)
+        for bank in range(ROW_BANKS):
+            with m.If(write.bank == bank):
+                m.d.comb += linear.eq(bank * self._arch.row_words + write.addr)
+        return linear
+
+    def _requantise(self, m: Module) -> None:
+        sets = max(self._arch.columns // LANES, 2)
+        m.submodules.requantise = unit = RequantiseUnit(sets)
+        ports = (self._pw.requantise, self._dw.requantise)
+        for name, member in unit.port.signature.members.items():
+            inner = Value.cast(getattr(unit.port, name))
+            outer = [Value.cast(getattr(port, name)) for port in ports]
+            if member.flow is In:
+                m.d.comb += inner.eq(reduce(or_, outer))
+            else:
+                m.d.comb += [port.eq(inner) for port in outer]
+
+    def _commands(self, m: Module, shell: Shell, engines: dict[str, wiring.Component], missed: Value) -> None:
+        """Commands to the engines; an access outside a memory makes an instruction end with BUFFER_RANGE."""
+        overrun, starting = Signal(), Signal()
+        m.d.comb += starting.eq(Cat(shell.command(name).start for name in engines).any())
+        with m.If(starting):
+            m.d.sync += overrun.eq(0)
+        with m.Elif(missed):
+            m.d.sync += overrun.eq(1)
+        for name, engine in engines.items():
+            outer, inner = shell.command(name), engine.command
+            m.d.comb += [
+                inner.start.eq(outer.start),
+                inner.instruction.eq(outer.instruction),
+                outer.done.eq(inner.done),
+                outer.error.eq(inner.error),
+            ]
+            with m.If((inner.error == ErrorCode.NONE) & (overrun | missed)):
+                m.d.comb += outer.error.eq(ErrorCode.BUFFER_RANGE)
+
+
+def _enabled(port: wiring.PureInterface, name: str) -> Value:
+    return Mux(port.en, getattr(port, name), 0)
+
+
+def _join_reads(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
+    m.d.comb += [
+        memory.en.eq(Cat(port.en for port in engines).any()),
+        memory.addr.eq(reduce(or_, (_enabled(port, "addr") for port in engines))),
+        *(port.data.eq(memory.data) for port in engines),
+    ]
+
+
+def _join_writes(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
+    m.d.comb += [
+        memory.en.eq(Cat(port.en for port in engines).any()),
+        *(getattr(memory, name).eq(reduce(or_, (_enabled(port, name) for port in engines))) for name in ("addr", "data")),
+    ]
+
+
+def _watch(m: Module, space: str, write: wiring.PureInterface, addr: Value) -> None:
+    for name, value, width in (("en", write.en, 1), ("addr", addr, WATCH_ADDR_BITS), ("data", write.data, WORD_BITS)):
+        m.d.comb += Signal(width, name=f"watch_{space}__{name}").eq(value)

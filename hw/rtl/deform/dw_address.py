@@ -1,0 +1,364 @@
+"""Addresses of the depthwise engine: from tap columns to three row memory reads a cycle, without multipliers in the loop or dividers.
+
+Row y lies in bank ``y mod 9``. Every position is reached from another by at most nine rows, so a bank number needs one correction
+and the address within the bank one addition of ``row_pitch``. All of it is a pipeline without stalls:
+
+====== ==================================================================================================================
+stage  registers
+====== ==================================================================================================================
+1      address of the offset map (deformable mode)
+S      offset s; the centre row's bank and number; column number and address. S = 2 + MEMORY_READ
+S + 1  per tap: bank, correction, row number; the centre row's address; column number with s, and s * pitch
+S + 2  per tap: row address, row inside; column address, column inside
+S + 3  the row memory's port
+====== ==================================================================================================================
+"""
+
+from amaranth.hdl import Module, Mux, Shape, Signal, signed, unsigned
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.rtl.common.decode import view
+from hw.rtl.common.interfaces import INSTRUCTION_BITS
+from hw.rtl.deform.dw_control import Step, delayed
+from hw.rtl.deform.ports import ReadPort, RowReadPort
+from hw.spec.deform import ROW_BANKS
+from hw.spec.deform.instructions import ADDR_BITS, DW, DW_DEFORM
+from hw.spec.deform.latency import MEMORY_READ
+from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
+
+OFFSET = signed(5)
+POSITION = signed(21)
+"""Row and column numbers: -32768 - 8 to 32767 + 65534 * 8 + 254 + 8."""
+
+
+class Walk(enum.Enum, shape=3):
+    """How a :class:`Walker` reaches its next value."""
+
+    HOLD = 0
+    RESTART = 1
+    OUTER = 2
+    RETURN = 3
+    INNER = 4
+
+
+class Walker(wiring.Component):
+    """A value that follows two nested loops by additions. ``value`` changes in the cycle after ``walk``.
+
+    RESTART: to ``origin``. OUTER: to the last RESTART's or OUTER's value plus ``outer_step``. RETURN: to that value. INNER: plus
+    ``inner_step``. The sum wraps at the shape's width.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        super().__init__({
+            "walk": In(Walk),
+            "origin": In(shape),
+            "outer_step": In(shape),
+            "inner_step": In(shape),
+            "value": Out(shape),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        mark, base, step, total = (Signal(self._shape) for _ in range(4))
+        m.d.comb += [base.eq(mark), total.eq(base + step)]
+        with m.Switch(self.walk):
+            with m.Case(Walk.RESTART):
+                m.d.comb += base.eq(self.origin)
+            with m.Case(Walk.OUTER):
+                m.d.comb += step.eq(self.outer_step)
+            with m.Case(Walk.INNER):
+                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
+        with m.If(self.walk != Walk.HOLD):
+            m.d.sync += self.value.eq(total)
+        with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
+            m.d.sync += mark.eq(total)
+        return m
+
+
+class BankWalker(wiring.Component):
+    """:class:`Walker` modulo 9 with steps of 0 to 8. ``wrapped`` tells with ``value`` that the last step passed bank 8."""
+
+    walk: In(Walk)
+    origin: In(4)
+    outer_step: In(4)
+    inner_step: In(4)
+    value: Out(4)
+    wrapped: Out(1)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        mark, base, step, bank = (Signal(4) for _ in range(4))
+        total, wrap = Signal(5), Signal()
+        m.d.comb += [
+            base.eq(mark),
+            total.eq(base + step),
+            wrap.eq(total >= ROW_BANKS),
+            bank.eq(Mux(wrap, total - ROW_BANKS, total)),
+        ]
+        with m.Switch(self.walk):
+            with m.Case(Walk.RESTART):
+                m.d.comb += base.eq(self.origin)
+            with m.Case(Walk.OUTER):
+                m.d.comb += step.eq(self.outer_step)
+            with m.Case(Walk.INNER):
+                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
+        with m.If(self.walk != Walk.HOLD):
+            m.d.sync += [self.value.eq(bank), self.wrapped.eq(wrap)]
+        with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
+            m.d.sync += mark.eq(bank)
+        return m
+
+
+class OffsetFetch(wiring.Component):
+    """Reads the offset of each output pixel and saturates it to -7..8; in the other modes the offset is 1.
+
+    Members
+    -------
+    step : the tap column issued in this cycle
+    fm : feature memory; lane 0 of a word is the offset
+    offset : of the pixel, from ``delay`` cycles after the pixel's first tap column on
+    """
+
+    instruction: In(INSTRUCTION_BITS)
+    step: In(Step)
+    fm: Out(ReadPort)
+    offset: Out(OFFSET)
+
+    delay = 1 + MEMORY_READ + 1
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = view(DW, self.instruction)
+        deform, fetch = Signal(), Signal()
+        following, addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        m.d.comb += [
+            deform.eq(fields.mode == DW_DEFORM),
+            fetch.eq(self.step.pixel_first & deform),
+            addr.eq(Mux(self.step.word_first, fields.offset_addr, following)),
+        ]
+        m.d.sync += [self.fm.en.eq(fetch), self.fm.addr.eq(Mux(fetch, addr, 0))]
+        with m.If(fetch):
+            m.d.sync += following.eq(addr + fields.offset_pitch)
+
+        code = self.fm.data[:8].as_signed()
+        with m.If(delayed(m, self.step, self.delay - 1).pixel_first):
+            m.d.sync += self.offset.eq(1)
+            with m.If(deform):
+                saturated = Mux(code > OFFSET_MAX, OFFSET_MAX, Mux(code < OFFSET_MIN, OFFSET_MIN, code))
+                m.d.sync += self.offset.eq(saturated)
+        return m
+
+
+class TapRow(wiring.Component):
+    """One of the three rows of a tap column: from the centre row and its distance to a row memory read, in three stages.
+
+    Members
+    -------
+    bank, row, distance : centre row, and how far away this tap is (stage S)
+    base : address of the centre row at channel word c (stage S + 1)
+    column_addr, enabled : address of the column; tap in the window and column inside (stage S + 2)
+    o_en, o_bank, o_addr : the read (stage S + 3); zero for a tap that is masked or outside
+    """
+
+    instruction: In(INSTRUCTION_BITS)
+    bank: In(4)
+    row: In(POSITION)
+    distance: In(OFFSET)
+    base: In(ADDR_BITS)
+    column_addr: In(ADDR_BITS)
+    enabled: In(1)
+    o_en: Out(1)
+    o_bank: Out(4)
+    o_addr: Out(ADDR_BITS)
+
+    delay = 3
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = view(DW, self.instruction)
+        # S -> S + 1
+        reach, bank, above, below, row = Signal(signed(6)), Signal(4), Signal(), Signal(), Signal(POSITION)
+        m.d.comb += reach.eq(self.bank + self.distance)
+        m.d.sync += [
+            above.eq(reach < 0),
+            below.eq(reach >= ROW_BANKS),
+            bank.eq(Mux(reach < 0, reach + ROW_BANKS, Mux(reach >= ROW_BANKS, reach - ROW_BANKS, reach))),
+            row.eq(self.row + self.distance),
+        ]
+        # S + 1 -> S + 2
+        bank2, base2, inside = Signal(4), Signal(ADDR_BITS), Signal()
+        turn = Mux(above, ~fields.row_pitch, Mux(below, fields.row_pitch, 0))
+        m.d.sync += [
+            bank2.eq(bank),
+            base2.eq(self.base + turn + above),
+            inside.eq((row >= 0) & (row.as_unsigned() < fields.in_rows)),
+        ]
+        # S + 2 -> S + 3
+        read = Signal()
+        m.d.comb += read.eq(inside & self.enabled)
+        m.d.sync += [self.o_en.eq(read), self.o_bank.eq(0), self.o_addr.eq(0)]
+        with m.If(read):
+            m.d.sync += [self.o_bank.eq(bank2), self.o_addr.eq(base2 + self.column_addr)]
+        return m
+
+
+class TapColumn(wiring.Component):
+    """Column of a tap column: where the walk stands, plus in deformable mode -s, 0 or s; then whether it is inside.
+
+    Members
+    -------
+    walk : to the tap column that is at stage S in the next cycle
+    offset, column : offset and column of the window (stage S)
+    o_addr, o_inside : address within a row, column inside (stage S + 2)
+    """
+
+    instruction: In(INSTRUCTION_BITS)
+    walk: In(Walk)
+    offset: In(OFFSET)
+    column: In(2)
+    o_addr: Out(ADDR_BITS)
+    o_inside: Out(1)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = view(DW, self.instruction)
+        m.submodules.number = number = Walker(POSITION)
+        m.submodules.addr = addr = Walker(unsigned(ADDR_BITS))
+        deform = fields.mode == DW_DEFORM
+        # Constants of the instruction: registered twice or once while the first parameters load.
+        start, stride_pitch = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        col0, pitch = Signal(signed(16)), Signal(ADDR_BITS)
+        m.d.sync += [
+            col0.eq(fields.col0),
+            pitch.eq(fields.pitch),
+            start.eq(col0 * pitch),
+            stride_pitch.eq(fields.stride * pitch),
+        ]
+        m.d.comb += [
+            number.walk.eq(self.walk),
+            number.origin.eq(fields.col0),
+            number.outer_step.eq(fields.stride),
+            number.inner_step.eq(~deform),
+            addr.walk.eq(self.walk),
+            addr.origin.eq(start),
+            addr.outer_step.eq(stride_pitch),
+            addr.inner_step.eq(Mux(deform, 0, pitch)),
+        ]
+        left, right = Signal(), Signal()
+        m.d.comb += [left.eq(deform & (self.column == 0)), right.eq(deform & (self.column == 2))]
+        # S -> S + 1
+        number1, addr1, reach = Signal(POSITION), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        left1, right1 = Signal(), Signal()
+        m.d.sync += [
+            number1.eq(number.value + Mux(left, -self.offset, Mux(right, self.offset, 0))),
+            addr1.eq(addr.value),
+            reach.eq(self.offset * pitch),
+            left1.eq(left),
+            right1.eq(right),
+        ]
+        # S + 1 -> S + 2
+        m.d.sync += [
+            self.o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1),
+            self.o_inside.eq((number1 >= 0) & (number1.as_unsigned() < fields.in_cols)),
+        ]
+        return m
+
+
+class AddressGenerator(wiring.Component):
+    """Tap columns to row memory reads, ``delay`` cycles later; one per cycle.
+
+    Members
+    -------
+    start : an instruction begins; ``instruction`` holds still from then on
+    step : the tap column issued in this cycle
+    fm : feature memory, for the offsets
+    row : row memory; ``data`` is not used here
+    o_step : the tap column that ``row`` reads in this cycle
+    """
+
+    start: In(1)
+    instruction: In(INSTRUCTION_BITS)
+    step: In(Step)
+    fm: Out(ReadPort)
+    row: Out(RowReadPort)
+    o_step: Out(Step)
+
+    delay = OffsetFetch.delay + TapRow.delay
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = view(DW, self.instruction)
+        m.submodules.offsets = offsets = OffsetFetch()
+        wiring.connect(m, wiring.flipped(self.fm), offsets.fm)
+        m.d.comb += [offsets.instruction.eq(self.instruction), offsets.step.eq(self.step)]
+
+        before = delayed(m, self.step, offsets.delay - 1)  # stage S - 1: sets the walks of stage S
+        centre = delayed(m, before, 1)
+        base_step = delayed(m, centre, 2)
+        m.d.comb += self.o_step.eq(delayed(m, base_step, 1))
+        bank, number, base = self._rows(m, fields, before, centre)
+        m.submodules.column = column = TapColumn()
+        m.d.comb += [
+            column.instruction.eq(self.instruction),
+            column.walk.eq(column_walk(m, before)),
+            column.offset.eq(offsets.offset),
+            column.column.eq(centre.column),
+        ]
+        for tap, distance in enumerate((-offsets.offset, 0, offsets.offset)):
+            m.submodules[f"row{tap}"] = taken = TapRow()
+            m.d.comb += [
+                taken.instruction.eq(self.instruction),
+                taken.bank.eq(bank),
+                taken.row.eq(number),
+                taken.distance.eq(distance),
+                taken.base.eq(base),
+                taken.column_addr.eq(column.o_addr),
+                taken.enabled.eq(column.o_inside & base_step.rows[tap]),
+                self.row.en[tap].eq(taken.o_en),
+                self.row.bank[tap].eq(taken.o_bank),
+                self.row.addr[tap].eq(taken.o_addr),
+            ]
+        return m
+
+    def _rows(self, m: Module, fields: data.View, before: data.View, centre: data.View) -> tuple[Signal, ...]:
+        """Bank and number of the centre row at stage S, its address at S + 1."""
+        m.submodules.bank = bank = BankWalker()
+        m.submodules.number = number = Walker(POSITION)
+        m.submodules.base = base = Walker(unsigned(ADDR_BITS))
+        word_base, turn = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        m.d.comb += turn.eq(Mux(bank.wrapped, fields.row_pitch, 0))
+        row_walk = Signal(Walk)
+        m.d.comb += row_walk.eq(walk(m, before.word_first, before.row_first, before.pixel_first, before.group_first))
+        base_walk = Signal(Walk)
+        m.d.sync += base_walk.eq(row_walk)
+        with m.If(self.start):
+            m.d.sync += word_base.eq(fields.row0_addr)
+        with m.Elif(base_walk == Walk.RESTART):
+            m.d.sync += word_base.eq(word_base + 1)
+        for walker, steps in ((bank, (fields.bank0, fields.stride, 3)), (number, (fields.row0, fields.stride, 3))):
+            m.d.comb += [walker.walk.eq(row_walk), walker.origin.eq(steps[0])]
+            m.d.comb += [walker.outer_step.eq(steps[1]), walker.inner_step.eq(steps[2])]
+        m.d.comb += [base.walk.eq(base_walk), base.origin.eq(word_base)]
+        m.d.comb += [base.outer_step.eq(turn), base.inner_step.eq(turn)]
+        return bank.value, number.value, base.value
+
+
+def walk(m: Module, restart: Signal, outer: Signal, back: Signal, inner: Signal) -> Signal:
+    """The command of the outermost loop that begins."""
+    command = Signal(Walk)
+    with m.If(restart):
+        m.d.comb += command.eq(Walk.RESTART)
+    with m.Elif(outer):
+        m.d.comb += command.eq(Walk.OUTER)
+    with m.Elif(back):
+        m.d.comb += command.eq(Walk.RETURN)
+    with m.Elif(inner):
+        m.d.comb += command.eq(Walk.INNER)
+    return command
+
+
+def column_walk(m: Module, step: data.View) -> Signal:
+    """The column's loops: output row, output pixel, group of window rows, column of the window."""
+    return walk(m, step.row_first, step.pixel_first, step.group_first, step.valid)

@@ -1,0 +1,120 @@
+"""LOAD: memory to an on-chip memory, three loops, with an optional CRC-32 of what was loaded."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.rtl.common.crc import Crc32
+from hw.rtl.common.decode import view
+from hw.rtl.common.interfaces import EngineCommand, ReadRuns
+from hw.rtl.common.runs import RunLoop, TransferFields, outcome
+from hw.rtl.deform.memories import RowWritePort
+from hw.rtl.deform.ports import WritePort
+from hw.spec.deform import ROW_BANKS, DeformArch
+from hw.spec.deform.instructions import LOAD, SPACES
+from hw.spec.regs import ErrorCode
+
+QUEUE_MARGIN = 4
+"""Runs accepted but not yet being read, beyond the bursts in flight: looked up, split, in the data register, and one spare."""
+
+FEATURE, ROW, WEIGHT, PARAMETER = range(len(SPACES))
+
+
+class LoadEngine(wiring.Component):
+    """Runs LOAD instructions; ``hw.spec.deform.timing.transfer.load_cycles`` tells how long.
+
+    After an error it stops asking, takes what the memory still sends, and ends; an AXI error wins over what was found in a
+    later run, so the outcome does not depend on timing.
+
+    Members
+    -------
+    command : from the sequencer
+    runs : to the read master
+    feature, weight, parameter, row : write ports of the memories; weight by 16-byte unit
+    """
+
+    def __init__(self, arch: DeformArch) -> None:
+        self._arch = arch
+        super().__init__({
+            "command": In(EngineCommand),
+            "runs": Out(ReadRuns),
+            "feature": Out(WritePort),
+            "weight": Out(WritePort),
+            "parameter": Out(WritePort),
+            "row": Out(RowWritePort),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = view(LOAD, self.command.instruction)
+        m.submodules.loop = loop = RunLoop(banks=ROW_BANKS, queue=self._arch.outstanding + QUEUE_MARGIN)
+        m.submodules.crc = crc = Crc32()
+        m.d.comb += [
+            loop.start.eq(self.command.start),
+            *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
+            loop.banked.eq(fields.space == ROW),
+            loop.refused.eq(self.runs.refused),
+            self.runs.request.valid.eq(loop.request.valid),
+            self.runs.request.payload.eq(loop.request.payload),
+            loop.request.ready.eq(self.runs.request.ready),
+            crc.clear.eq(self.command.start),
+        ]
+        self._size(m, loop, fields)
+        self._write(m, loop, crc, fields)
+        code = Signal.like(self.command.error, reset_less=True)
+        damaged = fields.check_crc & (crc.crc32 != fields.crc)
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.command.start):
+                m.next = "CLEAR"
+            with m.State("CLEAR"):
+                m.d.comb += self.runs.clear.eq(1)
+                m.next = "RUN"
+            with m.State("RUN"), m.If(~loop.busy & self.runs.idle):
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.sync += code.eq(outcome(loop, self.runs, ErrorCode.AXI_READ, Mux(damaged, ErrorCode.BLOB_CRC, 0)))
+                m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += [self.command.done.eq(1), self.command.error.eq(code)]
+                m.next = "IDLE"
+        return m
+
+    def _size(self, m: Module, loop: RunLoop, fields: data.View) -> None:
+        """The chosen space's 16-byte units; of one bank for the row memory."""
+        sizes = {**self._arch.space_units(), "row": self._arch.row_words}
+        with m.Switch(fields.space):
+            for number, space in enumerate(SPACES):
+                with m.Case(number):
+                    m.d.comb += loop.size.eq(sizes[space])
+
+    def _write(self, m: Module, loop: RunLoop, crc: Crc32, fields: data.View) -> None:
+        """Words to their places, one cycle after they came."""
+        words = self.runs.data
+        active, left = Signal(), Signal(16, reset_less=True)
+        addr, bank = Signal(20, reset_less=True), Signal(4, reset_less=True)
+        taken = Signal()
+        m.d.comb += [
+            words.ready.eq(active),
+            taken.eq(words.valid & active),
+            loop.chip.ready.eq(~active | (taken & (left == 1))),
+            crc.en.eq(taken),
+            crc.data.eq(words.payload),
+        ]
+        with m.If(self.command.start):
+            m.d.sync += active.eq(0)
+        with m.Elif(loop.chip.ready):
+            m.d.sync += [active.eq(loop.chip.valid), left.eq(fields.n0)]
+            m.d.sync += [addr.eq(loop.chip.payload.addr), bank.eq(loop.chip.payload.bank)]
+        with m.Elif(taken):
+            m.d.sync += [left.eq(left - 1), addr.eq(addr + 1)]
+        ports = {FEATURE: self.feature, ROW: self.row, WEIGHT: self.weight, PARAMETER: self.parameter}
+        landing = Signal(RowWritePort.members["data"].shape, reset_less=True)
+        place, landing_bank = Signal.like(addr), Signal.like(bank)
+        # Zero unless a word lands: the memories' ports are the disjunction of their engines.
+        m.d.sync += [landing.eq(Mux(taken, words.payload, 0)), place.eq(Mux(taken, addr, 0)), landing_bank.eq(Mux(taken, bank, 0))]
+        for number, port in ports.items():
+            m.d.sync += port.en.eq(taken & (fields.space == number))
+            m.d.comb += [port.addr.eq(place), port.data.eq(landing)]
+        m.d.comb += self.row.bank.eq(landing_bank)

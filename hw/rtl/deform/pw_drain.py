@@ -1,0 +1,214 @@
+"""Drain of the PW engine: sums of a finished pixel tile through the requantise unit to feature memory, alone or zipped."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array as Choice
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.rtl.arith.delay import delayed
+from hw.rtl.cells.mac2 import DIGIT_BITS, PACKED_BITS
+from hw.rtl.common.decode import INSTRUCTION_BITS, view
+from hw.rtl.deform.ports import ACC_BITS, WORD_BITS, ReadPort, WritePort
+from hw.rtl.deform.pw_walker import OutputWalker
+from hw.spec.deform import LANES, DeformArch
+from hw.spec.deform.instructions import MERGE_ZIP, PW
+from hw.spec.deform.latency import REQUANTISE
+from hw.spec.deform.timing.pw import ACCUMULATED, MERGE_READ, SELECT, words_per_tile
+
+
+def interleave(left: Value, right: Value) -> Value:
+    """Bytes of two equally long values in turn, left first."""
+    count = len(left) // 8
+    return Cat(part.word_select(byte, 8) for byte in range(count) for part in (left, right))
+
+
+class Unpack(wiring.Component):
+    """Sixteen packed accumulators to sixteen accumulators: of the lower or the upper weights, or of both as digits of one weight.
+
+    Members: ``packed``; ``high``, ``wide`` (wins over ``high``); ``en``; ``acc`` a cycle later, zero without ``en``.
+    """
+
+    def __init__(self, field_bits: int) -> None:
+        self.field_bits = field_bits
+        super().__init__({
+            "packed": In(data.ArrayLayout(signed(PACKED_BITS), LANES)),
+            "high": In(1),
+            "wide": In(1),
+            "en": In(1),
+            "acc": Out(data.ArrayLayout(signed(ACC_BITS), LANES)),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for lane in range(LANES):
+            packed = Value.cast(self.packed[lane])
+            low = packed[: self.field_bits].as_signed()
+            high = Signal(signed(PACKED_BITS - self.field_bits + 1), name=f"high_{lane}")
+            m.d.comb += high.eq(packed[self.field_bits :].as_signed() + low[-1])
+            both = Cat(C(0, DIGIT_BITS), high).as_signed() + low
+            m.d.sync += self.acc[lane].eq(Mux(self.en, Mux(self.wide, both, Mux(self.high, high, low)), 0))
+        return m
+
+
+class RowSequence(wiring.Component):
+    """Asks for the words of a tile's rows: row after row, a word per cycle, with ``slow`` every other cycle.
+
+    Members: ``launch`` with ``rows`` and ``final`` a cycle before the first word (it may coincide with the last word of the tile
+    before); ``words``; then ``en`` with ``row``, ``word``, ``pixel_end`` (last word of its row) and ``final_end`` (last word of the
+    final tile).
+    """
+
+    def __init__(self, rows: int, words_max: int) -> None:
+        super().__init__({
+            "launch": In(1),
+            "rows": In(range(rows + 1)),
+            "final": In(1),
+            "words": In(range(words_max + 1)),
+            "slow": In(1),
+            "en": Out(1),
+            "row": Out(range(max(rows, 2))),
+            "word": Out(range(words_max)),
+            "pixel_end": Out(1),
+            "final_end": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        active, pause, final, rows = Signal(), Signal(), Signal(), Signal.like(self.rows)
+        tile_end = self.pixel_end & (self.row + 1 == rows)
+        m.d.comb += [
+            self.en.eq(active & ~pause),
+            self.pixel_end.eq(self.en & (self.word + 1 == self.words)),
+            self.final_end.eq(tile_end & final),
+        ]
+        m.d.sync += pause.eq(self.en & self.slow)
+        with m.If(self.en):
+            m.d.sync += self.word.eq(Mux(self.pixel_end, 0, self.word + 1))
+        with m.If(self.pixel_end):
+            m.d.sync += self.row.eq(Mux(tile_end, 0, self.row + 1))
+        with m.If(self.launch):
+            m.d.sync += [active.eq(1), rows.eq(self.rows), final.eq(self.final)]
+        with m.Elif(tile_end):
+            m.d.sync += active.eq(0)
+        return m
+
+
+class PwDrain(wiring.Component):
+    """The drain.
+
+    Members
+    ----------
+    instruction, init, begin, words : see :class:`hw.rtl.deform.pw_control.PwControl` (``init`` is its ``start``)
+    tile_end, rows, final : see :class:`hw.rtl.deform.pw_walker.TapWalker`; the tile's first row is read ACCUMULATED cycles later
+    row, group, packed : the array's read side
+    rq_valid, rq_set, rq_acc, rq_data : the requantise unit
+    merge : reads the left halves; never in a cycle in which the walker reads
+    fm : the writes; ``finish`` with the last one of a tile of output words
+    """
+
+    def __init__(self, arch: DeformArch) -> None:
+        self.arch = arch
+        self.groups = arch.cells // LANES
+        self.words_max = words_per_tile(arch, wide=False)
+        super().__init__({
+            "instruction": In(INSTRUCTION_BITS),
+            "init": In(1),
+            "begin": In(1),
+            "words": In(range(self.words_max + 1)),
+            "tile_end": In(1),
+            "rows": In(range(arch.rows + 1)),
+            "final": In(1),
+            "row": Out(range(max(arch.rows, 2))),
+            "group": Out(range(max(self.groups, 2))),
+            "packed": In(data.ArrayLayout(signed(PACKED_BITS), LANES)),
+            "rq_valid": Out(1),
+            "rq_set": Out(2),
+            "rq_acc": Out(data.ArrayLayout(signed(ACC_BITS), LANES)),
+            "rq_data": In(WORD_BITS),
+            "merge": Out(ReadPort),
+            "fm": Out(WritePort),
+            "finish": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        i = view(PW, self.instruction)
+        zipped = i.merge == MERGE_ZIP
+        sequence = self._sequence(m, zipped)
+        self._select(m, sequence, i.wide_weights)
+        flags = Cat(sequence.en, sequence.pixel_end, sequence.final_end)
+        late = delayed(m, flags, SELECT + REQUANTISE, "flags")
+        self._read_left(m, i, late[MERGE_READ], zipped)
+        self._write(m, i, late[SELECT + REQUANTISE], zipped)
+        return m
+
+    def _sequence(self, m: Module, zipped: Value) -> RowSequence:
+        m.submodules.sequence = sequence = RowSequence(self.arch.rows, self.words_max)
+        rows, final = Signal.like(self.rows, name="tile_rows"), Signal(name="tile_final")
+        with m.If(self.tile_end):
+            m.d.sync += [rows.eq(self.rows), final.eq(self.final)]
+        m.d.comb += [
+            sequence.launch.eq(delayed(m, self.tile_end, ACCUMULATED - 1, "tile_end")[-1]),
+            sequence.rows.eq(rows),
+            sequence.final.eq(final),
+            sequence.words.eq(self.words),
+            sequence.slow.eq(zipped),
+            self.row.eq(sequence.row),
+        ]
+        return sequence
+
+    def _select(self, m: Module, sequence: RowSequence, wide: Value) -> None:
+        """The words of a row: groups of sixteen cells, with 4-bit weights first their lower, then their upper sums."""
+        m.submodules.unpack = unpack = Unpack(self.arch.field_bits)
+        stages = delayed(m, Cat(sequence.en, sequence.word), SELECT, "select")
+        m.d.comb += [
+            self.group.eq(sequence.word % self.groups),
+            unpack.packed.eq(self.packed),
+            unpack.en.eq(stages[1][0]),
+            unpack.high.eq(stages[1][1:] >= self.groups),
+            unpack.wide.eq(wide),
+            self.rq_acc.eq(unpack.acc),
+            self.rq_valid.eq(stages[SELECT][0]),
+            self.rq_set.eq(stages[SELECT][1:]),
+        ]
+
+    def _read_left(self, m: Module, i: data.View, flags: Value, zipped: Value) -> None:
+        m.submodules.left = left = OutputWalker(self.words_max)
+        m.d.comb += [
+            left.init.eq(self.init),
+            left.base.eq(i.merge_addr),
+            left.begin.eq(self.begin),
+            left.step.eq(flags[0] & zipped),
+            left.pixel_end.eq(flags[1]),
+            left.pitch.eq(i.merge_pitch),
+            left.finish.eq(self.finish),
+            left.words.eq(self.words),
+            self.merge.en.eq(left.step),
+            self.merge.addr.eq(Mux(left.step, left.addr, 0)),
+        ]
+
+    def _write(self, m: Module, i: data.View, flags: Value, zipped: Value) -> None:
+        """One write per word, or two in consecutive cycles with ``zipped``: the upper half waits in a register."""
+        m.submodules.out = out = OutputWalker(2 * self.words_max)
+        y, left, half = self.rq_data, self.merge.data, WORD_BITS // 2
+        upper = Signal(WORD_BITS, reset_less=True)
+        m.d.sync += upper.eq(interleave(left[half:], y[half:]))
+        second = delayed(m, Mux(zipped, flags, 0), 1, "second")[-1]
+        last = Mux(zipped, second, flags)
+        choices = [y, interleave(left[:half], y[:half]), upper]
+        m.d.comb += [
+            self.fm.en.eq(flags[0] | second[0]),
+            self.fm.addr.eq(Mux(self.fm.en, out.addr, 0)),
+            self.fm.data.eq(Mux(self.fm.en, Choice(choices)[Mux(second[0], 2, zipped)], 0)),
+            self.finish.eq(last[2]),
+            out.init.eq(self.init),
+            out.base.eq(i.out_addr),
+            out.begin.eq(self.begin),
+            out.step.eq(self.fm.en),
+            out.pixel_end.eq(last[1]),
+            out.pitch.eq(i.out_pitch),
+            out.finish.eq(self.finish),
+            out.words.eq(Mux(zipped, self.words << 1, self.words)),
+        ]

@@ -1,0 +1,229 @@
+"""The `bitloom` command: parses, calls a function of ``sw.flow``, prints. Every command takes ``--json FILE``."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+app = typer.Typer(
+    name="bitloom",
+    help="Train PyTorch models in fixed point and run them, bit for bit, on an FPGA core that is proven in simulation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+demo = typer.Typer(help="Whole chains that really run.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(demo, name="demo")
+
+console = Console()
+errors = Console(stderr=True)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.", metavar="FILE")]
+ArchOption = Annotated[str, typer.Option("--arch", help="Architecture: a .json or .toml file, or 'default'.")]
+InputsOption = Annotated[Path, typer.Option("--inputs", help="Integer codes (N, C, H, W): .npy, or .npz by input name.")]
+
+Result = dict[str, Any]
+
+
+def reported(function: Callable[..., Result]) -> Callable[..., None]:
+    """A command: writes what the function returns to ``--json``; exit code 1 where it is not ok or an error was raised."""
+
+    @functools.wraps(function)
+    def command(*args: Any, json_file: Path | None = None, **kwargs: Any) -> None:
+        from sw.flow.files import save_json
+
+        try:
+            result = function(*args, **kwargs)
+        except Exception as error:
+            if not _expected(error):
+                raise
+            words = _words(error)
+            errors.print(f"bitloom: {escape(words)}", highlight=False, soft_wrap=True)
+            result = {"ok": False, "error": words}
+        if json_file is not None:
+            save_json(json_file, result)
+        if not result["ok"]:
+            raise typer.Exit(1)
+
+    command.__annotations__ = {**function.__annotations__, "json_file": Json, "return": None}
+    signature = _with_json(function)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+def _with_json(function: Callable[..., Result]) -> Any:
+    import inspect
+
+    signature = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter("json_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Json)
+    return signature.replace(parameters=[*signature.parameters.values(), option], return_annotation=None)
+
+
+def _expected(error: Exception) -> bool:
+    """Errors that tell users what to do: refusals of ours, missing files and missing extras."""
+    ours = type(error).__module__.split(".")[0] in ("hw", "sw")
+    return ours or isinstance(error, (ValueError, OSError, ImportError))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _tell(words: str) -> None:
+    errors.print(escape(words), highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per step, on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors) as progress:
+        tasks: dict[str, Any] = {}
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(step, total=total)
+            progress.update(tasks[step], completed=done, total=total)
+
+        yield advance
+
+
+@app.command()
+@reported
+def check(
+    target: Annotated[str, typer.Argument(help="A torch model as FILE.py:NAME, or an integer graph's file.")],
+    input_shape: Annotated[
+        str | None, typer.Option(help="Shape of the model's input, such as 1,3,32,32; needed to check that it compiles.")
+    ] = None,
+    arch: ArchOption = "default",
+) -> Result:
+    """List every layer that cannot be carried over to the core, each with its place and a way out."""
+    from sw.flow.check import check_target
+    from sw.flow.files import load_arch
+    from sw.flow.show import show_check
+
+    result = check_target(target, _shape(input_shape), load_arch(arch))
+    show_check(console, target, result)
+    return result.to_dict()
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts) or len(parts) not in (2, 4):
+        raise ValueError(f"an input shape must be N,C,H,W or N,features, such as 1,3,32,32, not {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+@app.command("compile")
+@reported
+def compile_(
+    graph: Annotated[Path, typer.Argument(help="An integer graph's file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The program's file.")],
+    arch: ArchOption = "default",
+) -> Result:
+    """Compile an integer graph to a program."""
+    from sw.flow.commands import compile_file
+    from sw.flow.files import load_arch
+
+    result = compile_file(graph, load_arch(arch), output)
+    console.print(
+        f"{escape(str(output))}: {result['instructions']} instructions for core {result['arch_id']}, {result['bytes']:,} bytes",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result
+
+
+@app.command()
+@reported
+def verify(
+    graph: Annotated[Path, typer.Option(help="The integer graph's file.")],
+    program: Annotated[Path, typer.Option(help="The program's file.")],
+    inputs: InputsOption,
+    rtl: Annotated[Path | None, typer.Option(help="Check this Verilog file in place of the generated one.")] = None,
+    images: Annotated[int | None, typer.Option(help="Compare only the first so many images.")] = None,
+    tensors: Annotated[bool, typer.Option(help="Show whether the compared tensors are alive.")] = False,
+) -> Result:
+    """Compare graph, interpreter and simulated Verilog: every output, every byte that every instruction writes, every cycle."""
+    from sw.flow.commands import verify_files
+    from sw.flow.show import show_report
+
+    with _progress() as progress:
+        report = verify_files(graph, program, inputs, rtl=rtl, images=images, progress=progress)
+    show_report(console, report, tensors=tensors)
+    return report.to_dict()
+
+
+@app.command()
+@reported
+def run(
+    program: Annotated[Path, typer.Argument(help="The program's file.")],
+    inputs: InputsOption,
+    device: Annotated[str, typer.Option(help="interpreter or sim.")] = "interpreter",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Output codes: .npy, or .npz by name.")] = None,
+) -> Result:
+    """Run a program on a device."""
+    from sw.flow.commands import run_file
+
+    result = run_file(program, device, inputs, output, _tell)
+    for name, shape in result["outputs"].items():
+        console.print(f"{escape(name)}: codes of shape {tuple(shape)}", highlight=False)
+    for name, value in result["counters"].items():
+        console.print(f"{name}: {value:,}", highlight=False)
+    return result
+
+
+@app.command("list")
+@reported
+def list_(program: Annotated[Path, typer.Argument(help="The program's file.")]) -> Result:
+    """Print a program as text, one line per instruction."""
+    from hw.spec.program import Program
+    from sw.compiler import listing
+
+    loaded = Program.load(program)
+    print(listing(loaded))
+    return {"ok": True, "instructions": loaded.instruction_count, "sha256": loaded.digest}
+
+
+@app.command()
+@reported
+def emit(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The Verilog file.")],
+    arch: ArchOption = "default",
+) -> Result:
+    """Write the one Verilog file of an architecture, which is simulated and built alike."""
+    from sw.flow.commands import emit_file
+    from sw.flow.files import load_arch
+
+    result = emit_file(load_arch(arch), output, _tell)
+    console.print(f"{escape(str(output))}: module {result['top']}, sha256 {result['sha256']}", highlight=False, soft_wrap=True)
+    return result
+
+
+def main() -> None:
+    """Entry point; Ctrl-C ends without a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

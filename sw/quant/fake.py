@@ -1,0 +1,181 @@
+"""Exact fake quantisation in torch, differentiable in the values and in the binary point.
+
+The forward pass is `hw.spec.fixed.quantize` followed by `dequantize`, equal on every value: the scaled value is exact
+(the scale is a power of two) and rounding never adds 0.5 first, which is itself rounded next to ties. The backward pass
+is straight-through, with the gradient of the number of integer bits ``I`` where ``x_q = clip(R(x * 2**F)) * 2**-F`` and
+``F = width - round(I)``:
+
+- in range: ``dx_q/dx = 1`` and ``dx_q/dI = ln 2 * (x_q - x)``
+- clipped:  ``dx_q/dx = 0`` and ``dx_q/dI = ln 2 * x_q``
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hw.spec.fixed import FixedFormat, Overflow, Rounding
+
+__all__ = ["FRAC_LIMIT", "code_range", "exact_power_of_two", "fake_quantize", "quantize_codes", "round_exact"]
+
+FRAC_LIMIT = 100
+"""Largest magnitude of a binary point that float32 emulates: codes of 24 bits stay within its exponents."""
+
+_MANTISSA = {torch.float32: 24, torch.float64: 53}
+
+
+def exact_power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """``2**exponent`` exactly, for integer exponents in -126..127 (`torch.pow` and `torch.exp2` may be off)."""
+    if dtype == torch.float64:
+        return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
+    return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)
+
+
+def code_range(width: int, signed: bool, overflow: Overflow) -> tuple[int, int]:
+    """Smallest and largest code that a format of this width and sign takes under SAT or SAT_SYM."""
+    if overflow not in (Overflow.SAT, Overflow.SAT_SYM):
+        raise ValueError(f"fake quantisation must saturate (SAT or SAT_SYM), not {overflow}: a wrapped value has no "
+                         "useful gradient; train under SAT and check that nothing wraps")
+    fmt = FixedFormat(width, 0, signed)
+    symmetric = overflow is Overflow.SAT_SYM and signed
+    return (fmt.min_code | 1 if symmetric else fmt.min_code), fmt.max_code
+
+
+def round_exact(scaled: Tensor, rounding: Rounding) -> Tensor:
+    """Round to integers in the same float type; exact for every value, infinities included."""
+    if rounding is Rounding.TRN:
+        return torch.floor(scaled)
+    if rounding is Rounding.TRN_ZERO:
+        return torch.trunc(scaled)
+    nearest = torch.round(scaled)  # ties to even
+    if rounding is Rounding.RND_CONV:
+        return nearest
+    # The distance to the nearest integer is exact: +1/2 or -1/2 only at a tie that went down or up.
+    distance = scaled - nearest
+    if rounding is Rounding.RND:
+        return nearest + (distance == 0.5)
+    if rounding is Rounding.RND_MIN_INF:
+        return nearest - (distance == -0.5).to(scaled.dtype)
+    away = rounding is Rounding.RND_INF
+    up = (distance == 0.5) & ((scaled > 0) == away)
+    down = (distance == -0.5) & ((scaled < 0) == away)
+    return nearest + up.to(scaled.dtype) - down.to(scaled.dtype)
+
+
+def _scaled_rounded(values: Tensor, scale: Tensor, rounding: Rounding) -> Tensor:
+    """``values * scale`` rounded, before any clip."""
+    scaled = values * scale
+    rounded = round_exact(scaled, rounding)
+    if rounding is Rounding.TRN:  # a negative value that underflows to zero still lies below it
+        rounded = torch.where((values < 0) & (scaled == 0), -torch.ones_like(rounded), rounded)
+    return rounded
+
+
+def _along(values: Tensor, per_channel: Tensor, axis: int | None) -> Tensor:
+    """``per_channel`` shaped to broadcast along ``axis`` of ``values``; a scalar is returned as it is."""
+    if per_channel.ndim == 0:
+        return per_channel
+    if axis is None:
+        raise ValueError("a binary point per channel needs the channel axis")
+    if per_channel.ndim != 1 or per_channel.shape[0] != values.shape[axis]:
+        raise ValueError(f"binary points must be one per channel ({values.shape[axis]}), not {tuple(per_channel.shape)}")
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return per_channel.reshape(shape)
+
+
+def _check(values: Tensor, frac: Tensor, width: int) -> None:
+    if values.dtype not in _MANTISSA:
+        raise TypeError(f"values must be float32 or float64, not {values.dtype}")
+    if width > _MANTISSA[values.dtype]:
+        raise ValueError(f"width must be at most {_MANTISSA[values.dtype]} bits in {values.dtype}, not {width}")
+    if frac.numel() and int(frac.abs().max()) > FRAC_LIMIT:
+        raise ValueError(f"binary points must be in -{FRAC_LIMIT}..{FRAC_LIMIT}, not {int(frac.min())}..{int(frac.max())}")
+    if bool(torch.isnan(values).any()):
+        raise ValueError("values must be numbers, not NaN: the training diverged or the input is damaged")
+
+
+def quantize_codes(
+    values: Tensor,
+    frac: Tensor,
+    *,
+    width: int,
+    signed: bool = True,
+    rounding: Rounding = Rounding.RND,
+    overflow: Overflow = Overflow.SAT,
+    axis: int | None = None,
+) -> Tensor:
+    """Codes of ``values`` as integers in the float type of ``values``; equal to `hw.spec.fixed.quantize`.
+
+    Parameters
+    ----------
+    values : float32 (width up to 24) or float64 (width up to 53), any shape; NaN raises ValueError
+    frac : integer tensor, a scalar or one binary point per channel of ``axis``, each in -100..100
+    """
+    _check(values, frac, width)
+    low, high = code_range(width, signed, overflow)
+    scale = _along(values, exact_power_of_two(frac, values.dtype), axis)
+    return _scaled_rounded(values, scale, rounding).clamp(low, high)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, integer_bits: Tensor, width: int, low: int, high: int, rounding: Rounding,
+        axis: int | None,
+    ) -> Tensor:
+        frac = width - torch.round(integer_bits).to(torch.int64)
+        _check(values, frac, width)
+        rounded = _scaled_rounded(values, _along(values, exact_power_of_two(frac, values.dtype), axis), rounding)
+        codes = rounded.clamp(low, high)
+        quantised = codes * _along(values, exact_power_of_two(-frac, values.dtype), axis)
+        inside = rounded == codes
+        slope = None
+        if ctx.needs_input_grad[1]:
+            slope = (quantised - torch.where(inside, values, torch.zeros_like(values))) * math.log(2)
+        ctx.save_for_backward(inside, slope)
+        ctx.axis, ctx.points = axis, integer_bits
+        return quantised
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        inside, slope = ctx.saved_tensors
+        values_grad = grad * inside if ctx.needs_input_grad[0] else None
+        points_grad = None if slope is None else _sum_to(grad * slope, ctx.points, ctx.axis)
+        return values_grad, points_grad, None, None, None, None, None
+
+
+def _sum_to(full: Tensor, points: Tensor, axis: int | None) -> Tensor:
+    if points.ndim == 0:
+        return full.sum().to(points.dtype)
+    assert axis is not None
+    others = [i for i in range(full.ndim) if i != axis % full.ndim]
+    return (full.sum(others) if others else full).to(points.dtype)
+
+
+def fake_quantize(
+    values: Tensor,
+    integer_bits: Tensor,
+    *,
+    width: int,
+    signed: bool = True,
+    rounding: Rounding = Rounding.RND,
+    overflow: Overflow = Overflow.SAT,
+    axis: int | None = None,
+) -> Tensor:
+    """``values`` on the grid of ``fixed<width, round(integer_bits)>``, as values; gradients as in the module's text.
+
+    Parameters
+    ----------
+    values : float32 or float64, any shape; NaN raises ValueError, infinity saturates
+    integer_bits : float tensor, a scalar or one per channel of ``axis``; the sign bit counts as an integer bit
+    width : bits of a code, fixed
+    rounding, overflow : any of the seven roundings; SAT or SAT_SYM
+    """
+    low, high = code_range(width, signed, overflow)
+    result: Tensor = _FakeQuantize.apply(values, integer_bits, width, low, high, rounding, axis)  # type: ignore[no-untyped-call]
+    return result

