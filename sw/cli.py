@@ -86,16 +86,16 @@ def _tell(words: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress() -> Iterator[Callable[..., None]]:
     """A bar per step, on standard error."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors) as progress:
         tasks: dict[str, Any] = {}
 
-        def advance(step: str, done: int, total: int) -> None:
+        def advance(step: str, done: int, total: int, note: str = "") -> None:
             if step not in tasks:
                 tasks[step] = progress.add_task(step, total=total)
-            progress.update(tasks[step], completed=done, total=total)
+            progress.update(tasks[step], completed=done, total=total, description=f"{step}{note}")
 
         yield advance
 
@@ -212,6 +212,34 @@ def emit(
     result = emit_file(load_arch(arch), output, _tell)
     console.print(f"{escape(str(output))}: module {result['top']}, sha256 {result['sha256']}", highlight=False, soft_wrap=True)
     return result
+
+
+@demo.command()
+@reported
+def digits(
+    out: Annotated[Path, typer.Option(help="Folder for the artefacts and the report.")] = Path("build/digits"),
+    images: Annotated[int, typer.Option(help="Held-out images to compare in the simulator, 1 to 450.")] = 100,
+) -> Result:
+    """Train a network on digits in fixed point, compile it, simulate the core, compare every number, write a report."""
+    from sw.flow.demo_digits import Tell, demo_digits
+    from sw.flow.show import show_report
+
+    with _progress() as images_done:
+        tell = Tell(
+            say=_tell,
+            epoch=lambda p: images_done(f"training, {p.phase}", p.epoch, p.epochs, f", held-out accuracy {p.accuracy:.1%}"),
+            images=images_done,
+        )
+        result = demo_digits(out, images=images, tell=tell)
+    show_report(console, result.report)
+    data = result.to_dict()
+    console.print(
+        f"accuracy {data['float_accuracy']:.2%} in float, {data['fixed_accuracy']:.2%} in fixed point; "
+        f"{data['cycles']:,} cycles per image; {data['seconds']:.0f} s; report: {out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return data
 
 
 def main() -> None:

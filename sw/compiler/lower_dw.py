@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hw.spec.deform import ROW_BANKS
 from hw.spec.deform.instructions import DW_DEFORM, ROUNDING_CODES
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
-from sw.compiler.emit import Axis, Blob, Emitter, chip
+from sw.compiler.emit import Blob, Emitter, chip
 from sw.compiler.plan import MemoryPlan
 from sw.compiler.steps import DwStep
 from sw.compiler.tiling import Span, Tiling, Window, spans, tiles
@@ -110,30 +110,17 @@ class _DwLowering:
 
     def _load_map(self, name: str, stripe: Span) -> None:
         offsets = self.plan.operand(name)
-        axes = [
-            Axis(count=stripe.size, memory=offsets.cols * offsets.pitch, chip=offsets.cols),
-            Axis(count=offsets.cols, memory=offsets.pitch, chip=1),
-            Axis(count=1, memory=1, chip=1),
-        ]
-        self.emitter.load(self.step.name, "fm", offsets.at(stripe.start), 0, axes)
+        self.emitter.load(self.step.name, "fm", offsets.at(stripe.start), 0, offsets.axes(stripe.size, 1))
 
     def _load_rows(self, group: Span, rows: Span) -> None:
         source = self.plan.operand(self.step.source)
-        axes = [
-            Axis(count=rows.size, memory=source.cols * source.pitch, chip=self.layer.row_pitch(group.size)),
-            Axis(count=source.cols, memory=source.pitch, chip=group.size),
-            Axis(count=group.size, memory=1, chip=1),
-        ]
-        self.emitter.load(self.step.name, "row", source.at(rows.start, group.start), 0, axes)
+        place = source.at(rows.start, group.start)
+        self.emitter.load(self.step.name, "row", place, 0, source.axes(rows.size, group.size))
 
     def _store(self, group: Span, stripe: Span) -> None:
         target = self.plan.operand(self.step.target)
-        axes = [
-            Axis(count=stripe.size, memory=target.cols * target.pitch, chip=target.cols * group.size),
-            Axis(count=target.cols, memory=target.pitch, chip=group.size),
-            Axis(count=group.size, memory=1, chip=1),
-        ]
-        self.emitter.store(self.step.name, target.at(stripe.start, group.start), self._out_addr, axes)
+        place, axes = target.at(stripe.start, group.start), target.axes(stripe.size, group.size)
+        self.emitter.store(self.step.name, place, self._out_addr, axes)
 
     @property
     def _out_addr(self) -> int:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import MERGE_NONE, MERGE_ZIP, ROUNDING_CODES
-from sw.compiler.emit import Axis, Blob, Emitter, chip
+from sw.compiler.emit import Blob, Emitter, chip
 from sw.compiler.plan import MemoryPlan, Operand
 from sw.compiler.proof import is_wide
 from sw.compiler.steps import PwStep
-from sw.compiler.tiling import Span, Tiling, Window, tiles
+from sw.compiler.tiling import Span, Tiling, Window, spans, tiles
 from sw.compiler.weights import RECORD_WORDS, array_weights, requantise_records
 
 
@@ -78,8 +78,8 @@ class PwLayer:
     def loaded(self, rows: int) -> tuple[int, int, int]:
         tiles_total = -(-self.total_words // self.unit_words)
         weights = tiles_total * self.k_steps * self.arch.weight_word_units + RECORD_WORDS * self.total_words
-        spans = (Span(start=at, stop=min(at + rows, self.out_rows)) for at in range(0, self.out_rows, rows))
-        return weights, sum(self.window.rows(span).size for span in spans) * self.in_cols * self.in_words, 0
+        in_rows = sum(self.window.rows(span).size for span in spans(self.out_rows, rows))
+        return weights, in_rows * self.in_cols * self.in_words, 0
 
 
 def pw_layer(step: PwStep, arch: DeformArch, source: Operand, target: Operand) -> PwLayer:
@@ -131,23 +131,17 @@ class _PwLowering:
 
     def _load_stripe(self, rows: Span) -> None:
         source = self.plan.operand(self.step.source)
-        row, words = source.cols * source.words, source.words
-        axes = [
-            Axis(count=rows.size, memory=source.cols * source.pitch, chip=row),
-            Axis(count=source.cols, memory=source.pitch, chip=words),
-            Axis(count=words, memory=1, chip=1),
-        ]
-        self.emitter.load(self.step.name, "fm", source.at(rows.start), 0, axes)
+        self.emitter.load(self.step.name, "fm", source.at(rows.start), 0, source.axes(rows.size, source.words))
 
     def _load_left(self, left: Operand, group: Span, stripe: Span) -> None:
-        axes = _pixels(left, stripe, group.size)
-        self.emitter.load(self.step.name, "fm", left.at(stripe.start, group.start), self._left_addr, axes)
+        place, axes = left.at(stripe.start, group.start), left.axes(stripe.size, group.size)
+        self.emitter.load(self.step.name, "fm", place, self._left_addr, axes)
 
     def _store(self, group: Span, stripe: Span) -> None:
         factor = 2 if self.layer.zipped else 1
         target = self.plan.operand(self.step.target)
-        axes = _pixels(target, stripe, factor * group.size)
-        self.emitter.store(self.step.name, target.at(stripe.start, factor * group.start), self._out_addr, axes)
+        place, axes = target.at(stripe.start, factor * group.start), target.axes(stripe.size, factor * group.size)
+        self.emitter.store(self.step.name, place, self._out_addr, axes)
 
     @property
     def _left_addr(self) -> int:
@@ -177,12 +171,3 @@ class _PwLowering:
             "in_unsigned": int(not self.plan.operand(step.source).spec.fmt.signed),
             "rounding": ROUNDING_CODES[requant.rounding.name], "clip_lo": requant.lo, "clip_hi": requant.hi,
         }
-
-
-def _pixels(tensor: Operand, rows: Span, words: int) -> list[Axis]:
-    """Some words of all pixels of some rows, packed on chip."""
-    return [
-        Axis(count=rows.size, memory=tensor.cols * tensor.pitch, chip=tensor.cols * words),
-        Axis(count=tensor.cols, memory=tensor.pitch, chip=words),
-        Axis(count=words, memory=1, chip=1),
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sw.compiler.emit import INPUT, OUTPUT, SCRATCH
+from sw.compiler.emit import INPUT, OUTPUT, SCRATCH, Axis
 from sw.compiler.slots import Slots, View
 from sw.compiler.steps import Step
 from sw.graph import TensorSpec
@@ -38,6 +38,14 @@ class Operand:
     def at(self, row: int, word: int = 0) -> tuple[int, int]:
         """(region, word) of a channel word of a row's first pixel."""
         return self.region, self.offset + row * self.cols * self.pitch + word
+
+    def axes(self, rows: int, words: int) -> list[Axis]:
+        """Loops over some words of all pixels of some rows, packed on chip."""
+        return [
+            Axis(count=rows, memory=self.cols * self.pitch, chip=self.cols * words),
+            Axis(count=self.cols, memory=self.pitch, chip=words),
+            Axis(count=words, memory=1, chip=1),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 A split is free if its halves start at word boundaries, also after any number of joins, which zip slot by slot. So a tensor of
 2h channels that will be split is stored as two halves of H = ceil16(h) slots, and channel i of a half that will be zipped stands
-at slot floor(i * H / h): the zip of such halves keeps the first h channels within the first H slots, as often as H can be halved.
-Where h is a multiple of 16 all of this is the plain order.
+at slot floor(i * H / h), on the right side of a zip half a step later: so the first h channels of a zip of such halves fill the
+first H slots again, unit after unit. Where h is a multiple of 16 all of this is the plain order.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class QuantLayer(QuantOp):
     def requant(self) -> ops.Requant:
         """The requantisation record of the frozen layer."""
         fixed = self._frozen()
-        return ops.Requant(bias=fixed.bias, multiplier=np.ones_like(fixed.bias), shift=fixed.shift,
+        return ops.Requant(bias=fixed.bias.copy(), multiplier=np.ones_like(fixed.bias), shift=fixed.shift.copy(),
                            rounding=self.rounding, lo=self.low, hi=self.out.max_code)
 
     def _frozen(self) -> Integers:
@@ -227,7 +227,7 @@ class QuantConv2d(QuantLayer):
         return conv_codes(xs[0], weight, self.stride, self.padding, dtype)
 
     def operation(self, shapes: tuple[tuple[int, int, int], ...]) -> ops.Conv2d:
-        weight = self._frozen().weight
+        weight = self._frozen().weight.copy()
         return ops.Conv2d(weight=weight, requant=self.requant(), stride=self.stride, padding=self.padding)
 
 
@@ -245,7 +245,7 @@ class QuantDepthwiseConv2d(QuantLayer):
         return depthwise_codes(xs[0], weight, self.stride, self.padding, dtype)
 
     def operation(self, shapes: tuple[tuple[int, int, int], ...]) -> ops.DepthwiseConv2d:
-        weight = self._frozen().weight[:, 0]
+        weight = self._frozen().weight[:, 0].copy()
         return ops.DepthwiseConv2d(weight=weight, requant=self.requant(), stride=self.stride, padding=self.padding)
 
 
@@ -266,7 +266,7 @@ class QuantDeformDepthwise(QuantLayer):
         return deform_codes(xs[0], xs[1], weight, self.stride, dtype)
 
     def operation(self, shapes: tuple[tuple[int, int, int], ...]) -> ops.DeformDepthwiseConv2d:
-        weight = self._frozen().weight[:, 0]
+        weight = self._frozen().weight[:, 0].copy()
         return ops.DeformDepthwiseConv2d(weight=weight, requant=self.requant(), stride=self.stride)
 
 
@@ -283,7 +283,7 @@ class QuantLinear(QuantLayer):
         return conv_codes(xs[0], weight.view(-1, *xs[0].shape[1:]), 1, 0, dtype)
 
     def operation(self, shapes: tuple[tuple[int, int, int], ...]) -> ops.Linear | ops.Conv2d:
-        weight = self._frozen().weight
+        weight = self._frozen().weight.copy()
         if shapes[0][1:] == (1, 1):
             return ops.Linear(weight=weight, requant=self.requant())
         return ops.Conv2d(weight=weight.reshape(-1, *shapes[0]), requant=self.requant())

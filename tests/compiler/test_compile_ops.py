@@ -8,6 +8,7 @@ from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
 from hw.spec.ops import MaxPool2d, ShuffleJoin, Split
 from sw.compiler import compile_graph
+from sw.compiler.slots import ceil16, halves, spread, zip_slots
 from tests.compiler.graphs import S8, U8, Builder, compare, operations
 
 ARCH = DeformArch()
@@ -108,7 +109,7 @@ def test_a_single_window_may_have_any_stride() -> None:
     build.input("x", (70, 16, 12), U8)
     build.mean("m", "x", (16, 12), stride=16)
     build.add("p", MaxPool2d(kernel=12, stride=12), build.conv("c", "x", 80, kernel=(5, 1)))
-    build.conv("last", "x", 70, kernel=(16, 12), stride=11)
+    build.conv("last", build.input("y", (5, 16, 12)), 70, kernel=(16, 12), stride=11)
     compare(build.graph("m", "p", "last"), DeformArch(weight_words=16384, feature_words=4096))
 
 
@@ -139,10 +140,8 @@ def test_shuffle_join_of_anything_else_is_carried_by_an_identity() -> None:
     compare(build.graph("j1", "j2", "also", "j3", "out", "j5"), ARCH)
 
 
-@pytest.mark.parametrize("channels", [32, 20, 58, 6])
-@pytest.mark.parametrize("units", [1, 3])
-def test_shuffle_units_with_any_width(channels: int, units: int) -> None:
-    """Splits stay word-aligned through zips although the halves are no multiples of 16."""
+def shuffle_units(channels: int, units: int) -> tuple[Builder, str]:
+    """A convolution and shuffle units of two halves of ``channels``; the builder and the last tensor."""
     build = Builder(channels)
     tensor = build.conv("stem", build.input("x", (3, 4, 4)), 2 * channels)
     for unit in range(units):
@@ -151,8 +150,30 @@ def test_shuffle_units_with_any_width(channels: int, units: int) -> None:
         build.depthwise(f"u{unit}.b", f"u{unit}.a")
         build.conv(f"u{unit}.c", f"u{unit}.b", channels)
         tensor = build.add(f"u{unit}.join", ShuffleJoin(), left, f"u{unit}.c")
+    return build, tensor
+
+
+@pytest.mark.parametrize(("channels", "units"), [(32, 1), (32, 7), (20, 3), (58, 1), (58, 3), (6, 3), (116, 7)])
+def test_shuffle_units_with_any_width(channels: int, units: int) -> None:
+    """Splits stay word-aligned through zips although the halves are no multiples of 16."""
+    build, tensor = shuffle_units(channels, units)
     build.conv("head", tensor, 5)
     compare(build.graph(tensor, "head"), ARCH)
+
+
+def test_halves_of_every_width_stay_on_words_through_many_units() -> None:
+    checked = 0
+    for channels in range(1, 300):
+        slots = halves(2 * channels)
+        for _ in range(10):
+            words = [slots[: len(slots) // 2], slots[len(slots) // 2 :]]
+            assert [sorted(s for s in half if s >= 0) for half in words] == [
+                list(range(channels)), list(range(channels, 2 * channels))
+            ]
+            assert len(words[0]) == ceil16(channels)
+            slots = zip_slots(words[0], spread(channels, len(words[0]), odd=True))
+            checked += 1
+    assert checked == 2990
 
 
 def test_views_and_inputs_as_outputs() -> None:

@@ -56,17 +56,30 @@ def every_layer() -> Callable[[int], nn.Module]:
 
 
 def randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Random BatchNorm statistics and affine parameters, larger offsets; in evaluation mode."""
+    """Random affine parameters, statistics and offsets that fit the data, so that tensors are alive; evaluation mode."""
     random = torch.Generator().manual_seed(seed)
+    hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3, generator=random)
-            module.running_var.uniform_(0.5, 2, generator=random)
+            module.momentum = 1.0
             module.weight.data.uniform_(0.5, 1.5, generator=random)
             module.bias.data.normal_(0, 0.3, generator=random)
         if name.split(".")[-1].startswith("offset"):
-            module.weight.data.normal_(0, 1.5, generator=random)
+            hooks.append(module.register_forward_hook(_spread_offsets))
+    with torch.no_grad():
+        model.train()(torch.randn(64, 3, 12, 12, generator=random))
+    for hook in hooks:
+        hook.remove()
     return model.eval()
+
+
+def _spread_offsets(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Scale an offset convolution so that its outputs have mean 1 and deviation 4."""
+    assert isinstance(module, nn.Conv2d) and module.bias is not None
+    scale, mean = 4 / output.std(), output.mean()
+    module.weight.data.mul_(scale)
+    module.bias.data.sub_(mean).mul_(scale).add_(1)
+    return (output - mean) * scale + 1
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_signatures_have_the_protocols_members() -> None:
 
 
 def test_read_latency() -> None:
-    user, bus = read(ONE, {0: (0x1000, 0x1000)}, [(0, 3, 1)], read_latency=5)
+    user, _ = read(ONE, {0: (0x1000, 0x1000)}, [(0, 3, 1)], read_latency=5)
     assert user.received == [word_of(0x103)]
     # Address 4 cycles after acceptance, beat 5 later, data register 1 more.
     assert user.first_data - user.accepted[0] == 10
@@ -293,9 +293,9 @@ def test_random_writes_under_random_stalls(arch: Arch, seed: int) -> None:
 @pytest.mark.parametrize("beat", [0, 7, 8, 19])
 def test_read_errors_are_kept_and_all_words_still_come(beat: int) -> None:
     windows = {0: (0x2000, 0x1000)}
-    user, bus = read(ONE, windows, [(0, 0, 20), (0, 30, 4)], faults={0x200 + beat})
+    user, _ = read(ONE, windows, [(0, 0, 20), (0, 30, 4)], faults={0x200 + beat})
     assert user.failed and not user.refused and len(user.received) == 24 and user.idle
-    user, bus = read(ONE, windows, [(0, 0, 20), (0, 30, 4)], faults={0x200 + 21})
+    user, _ = read(ONE, windows, [(0, 0, 20), (0, 30, 4)], faults={0x200 + 21})
     assert not user.failed and len(user.received) == 24
 
 
@@ -303,9 +303,9 @@ def test_read_errors_are_kept_and_all_words_still_come(beat: int) -> None:
 def test_write_errors_are_kept(beat: int) -> None:
     windows = {0: (0x2000, 0x1000)}
     words = list(range(24))
-    user, bus, _ = write(ONE, windows, [(0, 0, 20), (0, 30, 4)], words=words, faults={0x200 + beat})
+    user, _, _ = write(ONE, windows, [(0, 0, 20), (0, 30, 4)], words=words, faults={0x200 + beat})
     assert user.failed and user.beats == 24
-    user, bus, _ = write(ONE, windows, [(0, 0, 20), (0, 30, 4)], words=words, faults={0x200 + 21})
+    user, _, _ = write(ONE, windows, [(0, 0, 20), (0, 30, 4)], words=words, faults={0x200 + 21})
     assert not user.failed and user.beats == 24
 
 

@@ -16,7 +16,7 @@ MAY_SEE = {
     "hw/sim": {"hw.spec", "hw.rtl", "hw.sim"},
     "sw/graph.py": {"hw.spec"},
     "sw/kernels": {"hw.spec", "sw.kernels"},
-    "sw/data": {"sw.data"},
+    "sw/data": {"hw.spec", "sw.data"},
     "sw/quant": {"hw.spec", "sw.graph", "sw.kernels", "sw.quant", "sw.models"},
     "sw/models": {"hw.spec", "sw.models", "sw.quant", "sw.sparse"},
     "sw/compiler": {"hw.spec", "sw.graph", "sw.compiler"},

@@ -193,7 +193,7 @@ class TapRow(wiring.Component):
         m.d.sync += [
             bank2.eq(bank),
             base2.eq(self.base + turn + above),
-            inside.eq((row >= 0) & (row.as_unsigned() < fields.in_rows)),
+            inside.eq(row.as_unsigned() < fields.in_rows),  # a negative number is a large one
         ]
         # S + 2 -> S + 3
         read = Signal()
@@ -261,7 +261,7 @@ class TapColumn(wiring.Component):
         # S + 1 -> S + 2
         m.d.sync += [
             self.o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1),
-            self.o_inside.eq((number1 >= 0) & (number1.as_unsigned() < fields.in_cols)),
+            self.o_inside.eq(number1.as_unsigned() < fields.in_cols),
         ]
         return m
 

@@ -24,7 +24,7 @@ class DeformArch(Arch):
     ----------
     rows : pixels computed at once, 1..16
     columns : output channels computed at once with 4-bit weights, 32 or 64 (half with 8-bit weights)
-    field_bits : width of the lower of the two accumulators packed into one 48-bit register, 16..24
+    field_bits : width of the lower of the two accumulators packed into one 48-bit register, 16..23 (the weight operand then fits a 27-bit port)
     feature_words : feature memory, in 16-byte words
     row_words : one bank of the row memory, in 16-byte words
     weight_words : pointwise weight memory, in words of columns/2 bytes
@@ -46,7 +46,7 @@ class DeformArch(Arch):
         super().__post_init__()
         _require(1 <= self.rows <= 16, "rows", "in 1..16", self.rows)
         _require(self.columns in (32, 64), "columns", "32 or 64", self.columns)
-        _require(16 <= self.field_bits <= 24, "field_bits", "in 16..24", self.field_bits)
+        _require(16 <= self.field_bits <= 23, "field_bits", "in 16..23", self.field_bits)
         for name in ("feature_words", "row_words", "weight_words", "parameter_words"):
             size = getattr(self, name)
             _require(16 <= size <= 1 << 20, name, "in 16..1048576", size)

@@ -223,7 +223,7 @@ def operand(words: np.ndarray, unsigned: int) -> np.ndarray:
 def _wrapping_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Integer product a (n, k) @ b (k, m), exact modulo 2**64.
 
-    Operands are at most 2**8 and 2**27 (field_bits 24: 2**28), so up to 2**16 terms stay below 2**53 and float64 is exact.
+    Operands are at most 2**8 and 2**27 so up to 2**16 terms stay below 2**53 and float64 is exact.
     """
     if a.shape[1] > 1 << 16:
         return a @ b
