@@ -74,7 +74,7 @@ class SquareDeformConv(nn.Module):
         self.deform = SquareDeform(inputs)
         self.pointwise = pointwise_norm(inputs, outputs)
         assert self.offset.bias is not None
-        nn.init.normal_(self.offset.weight, std=0.3 / inputs**0.5)
+        nn.init.normal_(self.offset.weight, std=1.5 / inputs**0.5)
         nn.init.ones_(self.offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:

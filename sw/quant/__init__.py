@@ -1,6 +1,7 @@
 """Fixed-point training in torch: learned binary points, exact emulation, export to an integer graph."""
 
 from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
+from sw.quant.deform import deform_conv2d
 from sw.quant.export import codes_of, export
 from sw.quant.fake import fake_quantize
 from sw.quant.lower import Problem
@@ -21,6 +22,7 @@ __all__ = [
     "SquareDeform",
     "UnsupportedModelError",
     "codes_of",
+    "deform_conv2d",
     "export",
     "fake_quantize",
     "quantize_model",

@@ -98,17 +98,20 @@ def _points(
         if groups[INPUT] in offsets and recipe.input_format != OFFSET_FORMAT:
             raise RecipeError(f"the input is used as offsets: its format must be {OFFSET_FORMAT}, not {recipe.input_format}")
         fixed[groups[INPUT]] = recipe.input_format
-    return {key: ActivationPoint(width=_width(key, lowered, groups, recipe), signed=key not in unsigned, fixed=fixed.get(key))
+    return {key: ActivationPoint(width=fixed[key].width if key in fixed else _width(key, lowered, groups, recipe),
+                                 signed=key not in unsigned, fixed=fixed.get(key))
             for key in dict.fromkeys(groups.values())}
 
 
 def _width(key: str, lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> int:
     makers = {d.name: recipe.layer(d.name).activation_bits for d in lowered.drafts
               if groups[d.name] == key and d.kind not in _SHARING}
-    widths = set(makers.values()) or {recipe.activation_bits}
+    if groups[INPUT] == key:
+        makers[INPUT] = recipe.activation_bits
+    widths = set(makers.values())
     if len(widths) > 1:
         raise RecipeError(f"layers that share one format must have one activation_bits, not {makers}")
-    return int(widths.pop() or recipe.activation_bits)
+    return widths.pop() or recipe.activation_bits
 
 
 def _non_negative(lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> set[str]:

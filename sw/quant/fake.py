@@ -45,33 +45,38 @@ def code_range(width: int, signed: bool, overflow: Overflow) -> tuple[int, int]:
 
 
 def round_exact(scaled: Tensor, rounding: Rounding) -> Tensor:
-    """Round to integers in the same float type; exact for every value, infinities included."""
+    """Round finite values to integers in the same float type, exactly."""
+    return _round_consuming(scaled.clone(), rounding)
+
+
+def _round_consuming(scaled: Tensor, rounding: Rounding) -> Tensor:
+    """As `round_exact`, with ``scaled`` as working memory: time goes by memory traffic here."""
     if rounding is Rounding.TRN:
-        return torch.floor(scaled)
+        return scaled.floor_()
     if rounding is Rounding.TRN_ZERO:
-        return torch.trunc(scaled)
+        return scaled.trunc_()
     nearest = torch.round(scaled)  # ties to even
     if rounding is Rounding.RND_CONV:
         return nearest
-    # The distance to the nearest integer is exact: +1/2 or -1/2 only at a tie that went down or up.
-    distance = scaled - nearest
+    negative = scaled < 0 if rounding in (Rounding.RND_INF, Rounding.RND_ZERO) else None
+    # The distance to the nearest integer is exact, and +1/2 or -1/2 only at a tie that went down or up: then this is +-1.
+    back = scaled.sub_(nearest).mul_(2).trunc_()
     if rounding is Rounding.RND:
-        return nearest + (distance == 0.5)
+        return nearest.add_(back.clamp_(min=0))
     if rounding is Rounding.RND_MIN_INF:
-        return nearest - (distance == -0.5).to(scaled.dtype)
-    away = rounding is Rounding.RND_INF
-    up = (distance == 0.5) & ((scaled > 0) == away)
-    down = (distance == -0.5) & ((scaled < 0) == away)
-    return nearest + up.to(scaled.dtype) - down.to(scaled.dtype)
+        return nearest.add_(back.clamp_(max=0))
+    assert negative is not None
+    wrong_way = negative == (back > 0) if rounding is Rounding.RND_INF else negative == (back < 0)
+    return nearest.add_(back.masked_fill_(wrong_way, 0))
 
 
-def _scaled_rounded(values: Tensor, scale: Tensor, rounding: Rounding) -> Tensor:
-    """``values * scale`` rounded, before any clip."""
-    scaled = values * scale
-    rounded = round_exact(scaled, rounding)
+def _scaled_rounded(values: Tensor, scale: Tensor, rounding: Rounding, low: int, high: int) -> Tensor:
+    """``values * scale`` rounded; what rounds outside low..high is some value outside it."""
+    scaled = (values * scale).clamp_(low - 1, high + 1)
     if rounding is Rounding.TRN:  # a negative value that underflows to zero still lies below it
-        rounded = torch.where((values < 0) & (scaled == 0), -torch.ones_like(rounded), rounded)
-    return rounded
+        lost = (values < 0) & (scaled == 0)
+        return scaled.floor_().sub_(lost.to(scaled.dtype))
+    return _round_consuming(scaled, rounding)
 
 
 def _along(values: Tensor, per_channel: Tensor, axis: int | None) -> Tensor:
@@ -94,7 +99,7 @@ def _check(values: Tensor, frac: Tensor, width: int) -> None:
         raise ValueError(f"width must be at most {_MANTISSA[values.dtype]} bits in {values.dtype}, not {width}")
     if frac.numel() and int(frac.abs().max()) > FRAC_LIMIT:
         raise ValueError(f"binary points must be in -{FRAC_LIMIT}..{FRAC_LIMIT}, not {int(frac.min())}..{int(frac.max())}")
-    if bool(torch.isnan(values).any()):
+    if values.numel() and bool(torch.isnan(torch.aminmax(values.detach()).min)):  # one pass; NaN wins
         raise ValueError("values must be numbers, not NaN: the training diverged or the input is damaged")
 
 
@@ -118,7 +123,7 @@ def quantize_codes(
     _check(values, frac, width)
     low, high = code_range(width, signed, overflow)
     scale = _along(values, exact_power_of_two(frac, values.dtype), axis)
-    return _scaled_rounded(values, scale, rounding).clamp(low, high)
+    return _scaled_rounded(values, scale, rounding, low, high).clamp_(low, high)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -129,13 +134,14 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         frac = width - torch.round(integer_bits).to(torch.int64)
         _check(values, frac, width)
-        rounded = _scaled_rounded(values, _along(values, exact_power_of_two(frac, values.dtype), axis), rounding)
+        scale = _along(values, exact_power_of_two(frac, values.dtype), axis)
+        rounded = _scaled_rounded(values, scale, rounding, low, high)
         codes = rounded.clamp(low, high)
-        quantised = codes * _along(values, exact_power_of_two(-frac, values.dtype), axis)
         inside = rounded == codes
-        slope = None
+        quantised = codes.mul_(_along(values, exact_power_of_two(-frac, values.dtype), axis))
+        slope = None  # of the integer bits, over ln 2
         if ctx.needs_input_grad[1]:
-            slope = (quantised - torch.where(inside, values, torch.zeros_like(values))) * math.log(2)
+            slope = torch.where(inside, quantised - values, quantised)
         ctx.save_for_backward(inside, slope)
         ctx.axis, ctx.points = axis, integer_bits
         return quantised
@@ -145,7 +151,7 @@ class _FakeQuantize(torch.autograd.Function):
         grad = grads[0]
         inside, slope = ctx.saved_tensors
         values_grad = grad * inside if ctx.needs_input_grad[0] else None
-        points_grad = None if slope is None else _sum_to(grad * slope, ctx.points, ctx.axis)
+        points_grad = None if slope is None else _sum_to(grad * slope, ctx.points, ctx.axis) * math.log(2)
         return values_grad, points_grad, None, None, None, None, None
 
 

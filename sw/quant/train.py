@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hw.spec.program import write_atomically
-from sw.quant.convert import quantize_model, unsupported
+from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
 from sw.quant.model import QuantModel
 from sw.quant.points import Mode
 from sw.quant.recipe import Recipe
@@ -56,8 +56,8 @@ class TrainConfig:
     makes a run independent of the number of cores, and is fastest for small networks on a shared machine.
     """
 
-    float_epochs: int = 30
-    fixed_epochs: int = 12
+    float_epochs: int = 24
+    fixed_epochs: int = 10
     batch: int = 64
     float_rate: float = 5e-3
     fixed_rate: float = 1e-3
@@ -136,7 +136,7 @@ class Trainer:
         self.epoch = 0
         self.history: list[Progress] = []
         if problems := unsupported(self.float_model, recipe):
-            raise ValueError("the model cannot be quantised after training:\n" + "\n".join(f"  {p}" for p in problems))
+            raise UnsupportedModelError(problems)
         self.optimizer = self._optimizer()
 
     # -- running ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,6 +10,15 @@ from torch import Tensor, nn
 
 from sw.models.blocks import ShuffleDownUnit, ShuffleUnit, SquareDeformConv, conv_norm
 from sw.quant import SquareDeform
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """One torch thread: tests run beside others, and waiting threads would only take their cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class EveryLayer(nn.Module):

@@ -211,7 +211,7 @@ def test_a_recipe_from_toml(tmp_path) -> None:
                             overrides={"head*": LayerRecipe(weight_bits=8)})
     assert recipe.layer("header").weight_bits == 8 and recipe.layer("x").weight_bits == 3
     path.write_text("weight_bits = [")
-    with pytest.raises(RecipeError, match="recipe.toml"):
+    with pytest.raises(RecipeError, match=r"recipe\.toml"):
         Recipe.from_toml(path)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hw.spec.fixed import FixedFormat, Rounding
-from hw.spec.ops import OPERATIONS, DepthwiseConv2d
+from hw.spec.ops import OPERATIONS
 from sw.graph import IntegerGraph
 from sw.quant import Mode, QuantModel, Recipe, codes_of, export, quantize_model
 from sw.quant.emulate import conv_codes, exact_dtype
@@ -36,16 +36,16 @@ def fraction_alive(graph: IntegerGraph, x: np.ndarray) -> float:
     return float(np.concatenate(flags).mean())
 
 
-@pytest.mark.parametrize("rounding", [Rounding.TRN, Rounding.RND, Rounding.RND_CONV])
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("bits", "rounding"), [
+    (4, Rounding.RND), (4, Rounding.TRN), (4, Rounding.RND_CONV), (2, Rounding.RND), (8, Rounding.RND)])
 def test_every_layer(every_layer: Make, images: Images, rounding: Rounding, bits: int) -> None:
     model = quantize_model(every_layer(bits), Recipe(weight_bits=bits, rounding=rounding))
     model.calibrate([images(32, 1)])
-    x = images(16, 2) * 1.5  # beyond what was calibrated, so that codes saturate
+    x = images(8, 2) * 1.5  # beyond what was calibrated, so that codes saturate
     graph = export(model.eval(), x)
     assert {n.operation.op for n in graph.nodes} == set(OPERATIONS)
     compared, wrong = compare(model, graph, x)
-    assert compared > 200_000 and not wrong
+    assert compared > 100_000 and not wrong
     assert fraction_alive(graph, codes_of(model, x)) > 0.9
     # The forward pass returns the values of the same codes.
     out = graph({"input": codes_of(model, x)})
@@ -57,7 +57,7 @@ def test_every_layer(every_layer: Make, images: Images, rounding: Rounding, bits
 def test_offsets_reach_both_ends(every_layer: Make, images: Images) -> None:
     model = quantize_model(every_layer(9))
     model.calibrate([images(32, 1)])
-    x = images(64, 3) * 2
+    x = images(16, 3) * 2
     graph = export(model, x)
     compared, wrong = compare(model, graph, x)
     offsets = graph.trace({"input": codes_of(model, x)})["square.offset"]
@@ -70,23 +70,25 @@ def test_offsets_reach_both_ends(every_layer: Make, images: Images) -> None:
 def test_planted_faults_are_seen(every_layer: Make, images: Images) -> None:
     model = quantize_model(every_layer(4))
     model.calibrate([images(32, 1)])
-    x = images(8, 2)
+    x = images(4, 2)
     graph = export(model, x)
     assert not compare(model, graph, x)[1]
-    for index, node in enumerate(graph.nodes):
+    ours, faults = model.trace(x), 0
+    for node in graph.nodes:
         requant = getattr(node.operation, "requant", None)
         if requant is None:
             continue
-        off_by_one = dataclasses.replace(requant, bias=requant.bias + (1 << int(requant.shift.max())))
-        broken = dataclasses.replace(node, operation=dataclasses.replace(node.operation, requant=off_by_one))
-        nodes = (*graph.nodes[:index], broken, *graph.nodes[index + 1 :])
-        assert compare(model, dataclasses.replace(graph, nodes=nodes), x)[1].get(node.name, 0) > 0, node.name
+        one_more = dataclasses.replace(requant, bias=requant.bias + (1 << np.maximum(requant.shift, 0)))
+        broken = dataclasses.replace(node.operation, requant=one_more)
+        inputs, expected = [ours[t].numpy() for t in node.inputs], ours[node.output].numpy()
+        assert int((node.operation(*inputs) != expected).sum()) == 0 < int((broken(*inputs) != expected).sum()), node.name
+        faults += 1
+    assert faults > 15
     layer = model.layer("unit.branch.1.0")
     assert isinstance(layer, QuantLayer) and layer.integers is not None
     layer.integers.weight[0, 0, 1, 1] += 1
     wrong = compare(model, graph, x)[1]
-    assert wrong.get("unit.branch.1.0", 0) > 0 and isinstance(next(
-        n for n in graph.nodes if n.name == "unit.branch.1.0").operation, DepthwiseConv2d)
+    assert wrong.get("unit.branch.1.0", 0) > 0 and "unit.branch.0.0" not in wrong
 
 
 def test_the_graph_survives_its_file(every_layer: Make, images: Images, tmp_path) -> None:

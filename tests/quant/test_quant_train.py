@@ -12,7 +12,7 @@ from hw.spec.fixed import Overflow, Rounding, quantize
 from sw.data.digits import INPUT_FORMAT, Digits, augment, load_digits
 from sw.models.shufflenet_digits import DigitsNet
 from sw.quant import Recipe, codes_of, export
-from sw.quant.train import CheckpointError, Trained, TrainConfig, Trainer
+from sw.quant.train import CheckpointError, TrainConfig, Trained, Trainer
 
 RECIPE = Recipe(input_format=INPUT_FORMAT)
 
@@ -94,7 +94,7 @@ def test_the_network_fits_the_core(digits: Digits) -> None:
     """Trained for a moment: the graph has the core's operations only, alive channels, and equals torch."""
     trained = Trainer(DigitsNet, digits, RECIPE, TrainConfig(float_epochs=2, fixed_epochs=1), augment=augment).run()
     assert trained is not None and trained.fixed_accuracy > 0.3
-    x = digits.test_images[:64]
+    x = digits.test_images[:32]
     graph = export(trained.model, x)
     assert {n.operation.op for n in graph.nodes} == {
         "conv2d", "depthwise_conv2d", "deform_depthwise_conv2d", "split", "shuffle_join", "max_pool2d", "avg_pool2d", "linear"}
@@ -102,7 +102,7 @@ def test_the_network_fits_the_core(digits: Digits) -> None:
     assert all(graph.tensors[n.output].shape[0] % 16 == 0 for n in graph.nodes if n.operation.op == "split")
     ours, theirs = trained.model.trace(x), graph.trace({"input": codes_of(trained.model, x)})
     compared = sum(codes.size for codes in theirs.values())
-    assert compared > 1_000_000 and sum(int((ours[n].numpy() != theirs[n]).sum()) for n in theirs) == 0
+    assert compared > 500_000 and sum(int((ours[n].numpy() != theirs[n]).sum()) for n in theirs) == 0
     flags = np.concatenate([c.max((0, 2, 3)) > c.min((0, 2, 3)) for n, c in theirs.items()])
     assert flags.mean() > 0.95
 

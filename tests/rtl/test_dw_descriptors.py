@@ -220,8 +220,8 @@ def test_farthest_positions(edge: str) -> None:
     """65535 outputs at stride 8: positions beyond 16 bits must not come back inside."""
     shape = {"out_rows": 65535, "out_cols": 1} if edge == "rows" else {"out_rows": 1, "out_cols": 65535}
     window = {"kernel_h": 1, "kernel_w": 1, "stride": 8, "in_rows": 65535, "in_cols": 65535}
-    results = check_all([job(1, mode=MAX, row0=32767, col0=32767, **shape, **window)])
-    assert len(results[0].reads) == (65535 - 32767) // 8 + 1
+    results = check_all([job(1, mode=MAX, row0=32767, col0=32766, **shape, **window)])  # window row 0 is row0 - 1
+    assert len(results[0].reads) == (65534 - 32766) // 8 + 1
 
 
 def machine_with(instruction: Instruction, memories: Memories) -> DeformMachine:

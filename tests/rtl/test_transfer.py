@@ -18,7 +18,7 @@ from hw.rtl.common.axi import axi4_read_manager, axi4_write_manager
 from hw.rtl.common.bursts import window_members
 from hw.rtl.common.interfaces import EngineCommand
 from hw.rtl.common.read import ReadMaster
-from hw.rtl.common.runs import RunLoop
+from hw.rtl.common.runs import RunLoopParameters
 from hw.rtl.common.write import WriteMaster
 from hw.rtl.deform.load import LoadEngine
 from hw.rtl.deform.memories import RowWritePort
@@ -432,14 +432,13 @@ def test_cycles_equal_the_timing_model(name: str, burst_beats: int, outstanding:
     assert len(outcome.cycles) == 36 and len(set(outcome.cycles)) > 12
 
 
-@pytest.mark.filterwarnings("ignore:.*RunLoop.*created but never used")
 def test_bad_parameters_raise() -> None:
     with pytest.raises(ValueError, match="read_latency must be at least 1 cycle, not 0"):
         MemoryTiming(read_latency=0, write_latency=1)
     with pytest.raises(ValueError, match=r"banks must be in 1\.\.16, not 0"):
-        RunLoop(banks=0, queue=1)
+        RunLoopParameters(banks=0, queue=1)
     with pytest.raises(ValueError, match="queue must be at least 1, not 0"):
-        RunLoop(banks=1, queue=0)
+        RunLoopParameters(banks=1, queue=0)
     store = INSTRUCTIONS.decode(INSTRUCTIONS.encode("STORE"))
     with pytest.raises(ValueError, match="the instruction must be a LOAD, not a STORE"):
         load_cycles(store, ARCH, MemoryTiming(read_latency=1, write_latency=1), [0])

@@ -126,7 +126,7 @@ class CoreBench:
         if expected.error == ErrorCode.NONE:
             assert np.array_equal(self.loop.memory, self.memory.bytes)
         else:
-            self._resynchronise()
+            self.resynchronise()
         self.compared["programs"] += 1
         return expected
 
@@ -134,8 +134,8 @@ class CoreBench:
         """The same contents in all on-chip memories of both sides."""
         assert self.run(dirt_program(self.arch)).error == ErrorCode.NONE
 
-    def _resynchronise(self) -> None:
-        """What an erroneous program left is undefined: begin again from the core's memory."""
+    def resynchronise(self) -> None:
+        """Begin again from the core's memory, because what a program leaves that ended with an error is undefined."""
         self.memory.bytes[:] = self.loop.memory
         self.fill()
 

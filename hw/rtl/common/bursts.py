@@ -55,7 +55,8 @@ class RunLookup(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        window, manager = Signal(Window), Signal(MANAGER_BITS)
+        window = Signal(Window)
+        manager = Signal(MANAGER_BITS)
         with m.Switch(self.i.payload.region):
             for region, number in enumerate(self._managers):
                 with m.Case(region):
@@ -118,10 +119,15 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.lookup = lookup = RunLookup(self._arch)
-        burst, measure, offer = self.burst.payload, Signal(), Signal()
-        left, beats = Signal(16, reset_less=True), Signal(9, reset_less=True)
-        inside, final = Signal(reset_less=True), Signal(reset_less=True)
-        issued, take = Signal(), Signal()
+        burst = self.burst.payload
+        measure = Signal()
+        offer = Signal()
+        left = Signal(16, reset_less=True)
+        beats = Signal(9, reset_less=True)
+        inside = Signal(reset_less=True)
+        final = Signal(reset_less=True)
+        issued = Signal()
+        take = Signal()
         m.d.comb += [
             lookup.i.valid.eq(self.request.valid),
             lookup.i.payload.eq(self.request.payload),
@@ -152,7 +158,9 @@ class BurstSplitter(wiring.Component):
 
     def _measure(self, m: Module, left: Signal, beats: Signal, final: Signal) -> None:
         """The next burst's beats, and whether it ends the run."""
-        room, most, length = Signal(9), Signal(9), Signal(9)
+        room = Signal(9)
+        most = Signal(9)
+        length = Signal(9)
         m.d.comb += [
             room.eq(BOUNDARY_WORDS - self.burst.payload.addr[:8]),
             most.eq(Mux(room < self._arch.burst_beats, room, self._arch.burst_beats)),
@@ -162,7 +170,8 @@ class BurstSplitter(wiring.Component):
 
     def _inside(self, m: Module, run: data.View) -> Signal:
         """Whether the run's last word lies in the region and in the address space."""
-        inside, end = Signal(), Signal(WORD_ADDRESS_BITS + 1)
+        inside = Signal()
+        end = Signal(WORD_ADDRESS_BITS + 1)
         m.d.comb += [end.eq(run.base + run.last), inside.eq((run.last < run.size) & ~end[-1])]
         return inside
 

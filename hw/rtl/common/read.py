@@ -45,8 +45,10 @@ class ReadMaster(wiring.Component):
         m.submodules.splitter = splitter = BurstSplitter(self._arch)
         connect_splitter(m, self, splitter)
         in_flight = Signal(range(self._arch.outstanding + 1))
-        pending, address = Signal(), Signal(Burst, reset_less=True)
-        issue, retire = Signal(), Signal()
+        pending = Signal()
+        address = Signal(Burst, reset_less=True)
+        issue = Signal()
+        retire = Signal()
 
         offered = splitter.burst.payload
         accepted = Signal()
@@ -75,8 +77,11 @@ class ReadMaster(wiring.Component):
 
     def _receive(self, m: Module, selected: Signal | Const, expected: Signal, retire: Signal) -> None:
         """Register R beats towards the engine, or throw them away."""
-        held, word = Signal(), Signal(DATA_BITS, reset_less=True)
-        valid, last, failed = Signal(), Signal(), Signal()
+        held = Signal()
+        word = Signal(DATA_BITS, reset_less=True)
+        valid = Signal()
+        last = Signal()
+        failed = Signal()
         free = Signal()
         m.d.comb += [
             free.eq(~held | self.runs.data.ready | self.drain),

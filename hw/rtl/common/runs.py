@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Module, Mux, ResetInserter, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
@@ -29,9 +31,29 @@ Place = data.StructLayout({"offset": 33, "chip": ChipRun})
 """Where a run starts; bit 32 of ``offset`` tells that it cannot be requested."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunLoopParameters:
+    """Parameters of :class:`RunLoop`.
+
+    ``banks`` (1..16): with ``banked``, plane y lies in bank y mod ``banks``, and the on-chip address steps after the last bank
+    only. ``queue`` (at least 1): accepted runs that may wait on ``chip``.
+    """
+
+    banks: int
+    queue: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.banks <= 1 << BANK_BITS:
+            raise ValueError(f"banks must be in 1..{1 << BANK_BITS}, not {self.banks}")
+        if self.queue < 1:
+            raise ValueError(f"queue must be at least 1, not {self.queue}")
+
+
 class RunWalker(wiring.Component):
-    """Walks over the runs of a transfer with one addition per step: ``place`` is the first run's in the cycle after ``start``
-    and the next run's in the cycle after ``advance``. ``last``: it is the last run's. For ``banks`` see :class:`RunLoop`.
+    """Walks over the runs of a transfer, with one addition per step and kind of address.
+
+    ``place`` is the first run's in the cycle after ``start`` and the next run's in the cycle after ``advance``. ``last``: it is
+    the last run's. For ``banks`` see :class:`RunLoopParameters`.
     """
 
     def __init__(self, *, banks: int) -> None:
@@ -48,9 +70,14 @@ class RunWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = self.fields
-        plane, run = Signal(Place, reset_less=True), Signal(Place, reset_less=True)
-        runs_left, planes_left = Signal(16, reset_less=True), Signal(16, reset_less=True)
-        plane_ends, top_bank, origin, target = Signal(), Signal(), Signal(Place), Signal(Place)
+        plane = Signal(Place, reset_less=True)
+        run = Signal(Place, reset_less=True)
+        runs_left = Signal(16, reset_less=True)
+        planes_left = Signal(16, reset_less=True)
+        plane_ends = Signal()
+        top_bank = Signal()
+        origin = Signal(Place)
+        target = Signal(Place)
         chip_stride2 = Mux(self.banked & ~top_bank, 0, fields.chip_stride2)
         m.d.comb += [
             self.place.eq(run),
@@ -80,11 +107,6 @@ class RunLoop(wiring.Component):
     checked before it is requested: on chip first (``bad_chip``), then against the 32 bits that memory offsets have
     (``bad_region``; larger offsets lie in no region that a master could check). Either, or ``refused``, ends the loop.
 
-    Parameters
-    ----------
-    banks : with ``banked``, plane y lies in bank y mod ``banks``, and the on-chip address steps after the last bank only
-    queue : accepted runs that may wait on ``chip``
-
     Members
     -------
     start : begin; ``fields``, ``size`` and ``banked`` hold still from here to the end
@@ -96,12 +118,8 @@ class RunLoop(wiring.Component):
     bad_chip, bad_region : why the loop ended early; cleared by ``start``
     """
 
-    def __init__(self, *, banks: int, queue: int) -> None:
-        if not 1 <= banks <= 1 << BANK_BITS:
-            raise ValueError(f"banks must be in 1..{1 << BANK_BITS}, not {banks}")
-        if queue < 1:
-            raise ValueError(f"queue must be at least 1, not {queue}")
-        self._banks, self._queue = banks, queue
+    def __init__(self, parameters: RunLoopParameters) -> None:
+        self._banks, self._queue = parameters.banks, parameters.queue
         super().__init__({
             "start": In(1),
             "fields": In(TransferFields),
@@ -119,8 +137,10 @@ class RunLoop(wiring.Component):
         m = Module()
         m.submodules.walker = walker = RunWalker(banks=self._banks)
         m.submodules.queue = queue = ResetInserter(self.start)(SyncFIFO(width=ChipRun.size, depth=self._queue))
-        place, fits = walker.place, Signal(reset_less=True)
-        legal, accepted = Signal(), Signal()
+        place = walker.place
+        fits = Signal(reset_less=True)
+        legal = Signal()
+        accepted = Signal()
         m.d.comb += [
             walker.start.eq(self.start),
             walker.fields.eq(self.fields),

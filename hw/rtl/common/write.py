@@ -48,8 +48,11 @@ class WriteMaster(wiring.Component):
         m.submodules.splitter = splitter = BurstSplitter(self._arch)
         connect_splitter(m, self, splitter)
         in_flight = Signal(range(self._arch.outstanding + 1))
-        pending, address = Signal(), Signal(Burst, reset_less=True)
-        issue, accepted, retire = Signal(), Signal(), Signal()
+        pending = Signal()
+        address = Signal(Burst, reset_less=True)
+        issue = Signal()
+        accepted = Signal()
+        retire = Signal()
 
         offered = splitter.burst.payload
         selected = address.manager if self._arch.managers > 1 else Const(0)
@@ -79,10 +82,14 @@ class WriteMaster(wiring.Component):
     def _send(self, m: Module, selected: Signal | Const, issue: Signal, length: Signal) -> None:
         """W beats of the issued bursts, in their order; a queue keeps their lengths."""
         m.submodules.lengths = lengths = SyncFIFO(width=8, depth=self._arch.outstanding)
-        active, left = Signal(), Signal(8, reset_less=True)
-        valid, last, strobed = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        active = Signal()
+        left = Signal(8, reset_less=True)
+        valid = Signal()
+        last = Signal(reset_less=True)
+        strobed = Signal(reset_less=True)
         word = Signal(DATA_BITS, reset_less=True)
-        free, load = Signal(), Signal()
+        free = Signal()
+        load = Signal()
         m.d.comb += [
             lengths.w_en.eq(issue),
             lengths.w_data.eq(length),

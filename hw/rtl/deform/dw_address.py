@@ -14,13 +14,14 @@ S + 3  the row memory's port
 ====== ==================================================================================================================
 """
 
-from amaranth.hdl import Module, Mux, Shape, Signal, signed, unsigned
-from amaranth.lib import data, enum, wiring
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.dw_control import Step, delayed
+from hw.rtl.deform.dw_walk import BankWalker, Walk, Walker, walk
 from hw.rtl.deform.ports import ReadPort, RowReadPort
 from hw.spec.deform import ROW_BANKS
 from hw.spec.deform.instructions import ADDR_BITS, DW, DW_DEFORM
@@ -30,85 +31,6 @@ from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 OFFSET = signed(5)
 POSITION = signed(21)
 """Row and column numbers: -32768 - 8 to 32767 + 65534 * 8 + 254 + 8."""
-
-
-class Walk(enum.Enum, shape=3):
-    """How a :class:`Walker` reaches its next value."""
-
-    HOLD = 0
-    RESTART = 1
-    OUTER = 2
-    RETURN = 3
-    INNER = 4
-
-
-class Walker(wiring.Component):
-    """A value that follows two nested loops by additions. ``value`` changes in the cycle after ``walk``.
-
-    RESTART: to ``origin``. OUTER: to the last RESTART's or OUTER's value plus ``outer_step``. RETURN: to that value. INNER: plus
-    ``inner_step``. The sum wraps at the shape's width.
-    """
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        super().__init__({
-            "walk": In(Walk),
-            "origin": In(shape),
-            "outer_step": In(shape),
-            "inner_step": In(shape),
-            "value": Out(shape),
-        })
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        mark, base, step, total = (Signal(self._shape) for _ in range(4))
-        m.d.comb += [base.eq(mark), total.eq(base + step)]
-        with m.Switch(self.walk):
-            with m.Case(Walk.RESTART):
-                m.d.comb += base.eq(self.origin)
-            with m.Case(Walk.OUTER):
-                m.d.comb += step.eq(self.outer_step)
-            with m.Case(Walk.INNER):
-                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
-        with m.If(self.walk != Walk.HOLD):
-            m.d.sync += self.value.eq(total)
-        with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
-            m.d.sync += mark.eq(total)
-        return m
-
-
-class BankWalker(wiring.Component):
-    """:class:`Walker` modulo 9 with steps of 0 to 8. ``wrapped`` tells with ``value`` that the last step passed bank 8."""
-
-    walk: In(Walk)
-    origin: In(4)
-    outer_step: In(4)
-    inner_step: In(4)
-    value: Out(4)
-    wrapped: Out(1)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        mark, base, step, bank = (Signal(4) for _ in range(4))
-        total, wrap = Signal(5), Signal()
-        m.d.comb += [
-            base.eq(mark),
-            total.eq(base + step),
-            wrap.eq(total >= ROW_BANKS),
-            bank.eq(Mux(wrap, total - ROW_BANKS, total)),
-        ]
-        with m.Switch(self.walk):
-            with m.Case(Walk.RESTART):
-                m.d.comb += base.eq(self.origin)
-            with m.Case(Walk.OUTER):
-                m.d.comb += step.eq(self.outer_step)
-            with m.Case(Walk.INNER):
-                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
-        with m.If(self.walk != Walk.HOLD):
-            m.d.sync += [self.value.eq(bank), self.wrapped.eq(wrap)]
-        with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
-            m.d.sync += mark.eq(bank)
-        return m
 
 
 class OffsetFetch(wiring.Component):
@@ -343,20 +265,6 @@ class AddressGenerator(wiring.Component):
         m.d.comb += [base.walk.eq(base_walk), base.origin.eq(word_base)]
         m.d.comb += [base.outer_step.eq(turn), base.inner_step.eq(turn)]
         return bank.value, number.value, base.value
-
-
-def walk(m: Module, restart: Signal, outer: Signal, back: Signal, inner: Signal) -> Signal:
-    """The command of the outermost loop that begins."""
-    command = Signal(Walk)
-    with m.If(restart):
-        m.d.comb += command.eq(Walk.RESTART)
-    with m.Elif(outer):
-        m.d.comb += command.eq(Walk.OUTER)
-    with m.Elif(back):
-        m.d.comb += command.eq(Walk.RETURN)
-    with m.Elif(inner):
-        m.d.comb += command.eq(Walk.INNER)
-    return command
 
 
 def column_walk(m: Module, step: data.View) -> Signal:

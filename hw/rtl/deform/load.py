@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.rtl.common.crc import Crc32
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import EngineCommand, ReadRuns
-from hw.rtl.common.runs import RunLoop, TransferFields, outcome
+from hw.rtl.common.runs import RunLoop, RunLoopParameters, TransferFields, outcome
 from hw.rtl.deform.memories import RowWritePort
 from hw.rtl.deform.ports import WritePort
 from hw.spec.deform import ROW_BANKS, DeformArch
@@ -49,7 +49,8 @@ class LoadEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = view(LOAD, self.command.instruction)
-        m.submodules.loop = loop = RunLoop(banks=ROW_BANKS, queue=self._arch.outstanding + QUEUE_MARGIN)
+        parameters = RunLoopParameters(banks=ROW_BANKS, queue=self._arch.outstanding + QUEUE_MARGIN)
+        m.submodules.loop = loop = RunLoop(parameters)
         m.submodules.crc = crc = Crc32()
         m.d.comb += [
             loop.start.eq(self.command.start),
@@ -92,8 +93,10 @@ class LoadEngine(wiring.Component):
     def _write(self, m: Module, loop: RunLoop, crc: Crc32, fields: data.View) -> None:
         """Words to their places, one cycle after they came."""
         words = self.runs.data
-        active, left = Signal(), Signal(16, reset_less=True)
-        addr, bank = Signal(20, reset_less=True), Signal(4, reset_less=True)
+        active = Signal()
+        left = Signal(16, reset_less=True)
+        addr = Signal(20, reset_less=True)
+        bank = Signal(4, reset_less=True)
         taken = Signal()
         m.d.comb += [
             words.ready.eq(active),
@@ -111,7 +114,8 @@ class LoadEngine(wiring.Component):
             m.d.sync += [left.eq(left - 1), addr.eq(addr + 1)]
         ports = {FEATURE: self.feature, ROW: self.row, WEIGHT: self.weight, PARAMETER: self.parameter}
         landing = Signal(RowWritePort.members["data"].shape, reset_less=True)
-        place, landing_bank = Signal.like(addr), Signal.like(bank)
+        place = Signal.like(addr)
+        landing_bank = Signal.like(bank)
         # Zero unless a word lands: the memories' ports are the disjunction of their engines.
         m.d.sync += [landing.eq(Mux(taken, words.payload, 0)), place.eq(Mux(taken, addr, 0)), landing_bank.eq(Mux(taken, bank, 0))]
         for number, port in ports.items():

@@ -131,7 +131,8 @@ class RowMemory(wiring.Component):
             self._address(m, bank, number)
         words = Array(bank.read_data for bank in banks)
         for tap in range(len(self.read.en)):
-            picked, register = Signal(4, reset_less=True), Signal(WORD_BITS, reset_less=True)
+            picked = Signal(4, reset_less=True)
+            register = Signal(WORD_BITS, reset_less=True)
             m.d.sync += [picked.eq(self.read.bank[tap]), register.eq(words[picked])]
             m.d.comb += self.read.data[tap].eq(register)
         missed = [self.read.en[tap] & self._missed(self.read.bank[tap], self.read.addr[tap]) for tap in range(len(self.read.en))]

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import DATA_BITS, EngineCommand, WriteRuns
-from hw.rtl.common.runs import RunLoop, TransferFields, outcome
+from hw.rtl.common.runs import RunLoop, RunLoopParameters, TransferFields, outcome
 from hw.rtl.deform.ports import ReadPort
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import STORE
@@ -44,7 +44,8 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = view(STORE, self.command.instruction)
-        m.submodules.loop = loop = RunLoop(banks=1, queue=self._arch.outstanding + QUEUE_MARGIN)
+        parameters = RunLoopParameters(banks=1, queue=self._arch.outstanding + QUEUE_MARGIN)
+        m.submodules.loop = loop = RunLoop(parameters)
         m.d.comb += [
             loop.start.eq(self.command.start),
             *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
@@ -73,10 +74,13 @@ class StoreEngine(wiring.Component):
     def _read(self, m: Module, loop: RunLoop, fields: data.View) -> None:
         """The accepted runs' words, ahead of the master as far as ``PREFETCH`` allows."""
         m.submodules.words = words = ResetInserter(self.command.start)(SyncFIFO(width=DATA_BITS, depth=PREFETCH))
-        active, left, addr = Signal(), Signal(16, reset_less=True), Signal(20, reset_less=True)
+        active = Signal()
+        left = Signal(16, reset_less=True)
+        addr = Signal(20, reset_less=True)
         places = Signal(range(PREFETCH + 1), init=PREFETCH)
         coming = Signal(MEMORY_READ)
-        sent, last = Signal(), Signal()
+        sent = Signal()
+        last = Signal()
         m.d.comb += [
             self.feature.en.eq(active & (places != 0)),
             self.feature.addr.eq(Mux(self.feature.en, addr, 0)),

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from hw.spec.arch import WORD_BYTES, Arch
 from hw.spec.deform.arch import DeformArch
-from hw.spec.deform.timing.dw import dw_cycles
-from hw.spec.deform.timing.pw import pw_cycles
-from hw.spec.deform.timing.transfer import ADDRESS, MemoryTiming, _Issue, load_cycles, store_cycles
+from hw.spec.deform.timing import instruction_cycles
+from hw.spec.deform.timing.transfer import ADDRESS, MemoryTiming, _Issue
 from hw.spec.isa import INSTRUCTION_BYTES, Instruction
 
 FETCH_END = 5
@@ -16,15 +15,6 @@ FETCH_END = 5
 
 HEADER_SAVES = 1
 """The header's checks end in the cycle in which an instruction would be judged, one before its issue."""
-
-
-def instruction_cycles(instruction: Instruction, arch: DeformArch, memory: MemoryTiming, bases: Sequence[int]) -> int:
-    """Cycles of any instruction that ends well, from issue to retirement; ``bases`` are the regions' bases in bytes."""
-    if instruction.name == "LOAD":
-        return load_cycles(instruction, arch, memory, bases)
-    if instruction.name == "STORE":
-        return store_cycles(instruction, arch, memory, bases)
-    return {"PW": pw_cycles, "DW": dw_cycles}[instruction.name](instruction, arch)
 
 
 def fetch_cycles(arch: Arch, memory: MemoryTiming) -> int:
