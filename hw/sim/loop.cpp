@@ -27,11 +27,15 @@ class Loop {
         reset_models();
         top_->eval();
     }
-    ~Loop() { top_->final(); }
+    ~Loop() {
+        enter();
+        top_->final();
+    }
 
     void set_build_id(uint64_t value) { top_->build_id = value; }
 
     void reset(uint64_t cycles) {
+        enter();
         top_->rst = 1;
         for (uint64_t cycle = 0; cycle < cycles; ++cycle) {
             reset_models();
@@ -46,6 +50,7 @@ class Loop {
     }
 
     uint64_t run(uint64_t limit, bool until_interrupt) {
+        enter();
         for (uint64_t cycle = 1; cycle <= limit; ++cycle) {
             step();
             if (until_interrupt && interrupt_) return cycle;
@@ -55,6 +60,7 @@ class Loop {
 
     // Runs until the register access is answered; false where that takes more than `limit` cycles.
     bool finish_access(uint64_t limit) {
+        enter();
         for (uint64_t cycle = 0; cycle < limit; ++cycle) {
             step();
             if (!lite_.busy()) return true;
@@ -82,6 +88,9 @@ class Loop {
     std::vector<AxiMemory> memories_;
     std::vector<size_t> open_;  // positions in `instructions` of those that have not retired
     bool interrupt_ = false;
+
+    // The runtime keeps a context per thread, which may be that of another loop, open or closed.
+    void enter() { Verilated::threadContextp(&context_); }
 
     std::unique_ptr<Vdut> make_top(const Config& config) {
         context_.randReset(config.random_state ? 2 : 0);

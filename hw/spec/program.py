@@ -120,6 +120,14 @@ class TensorLayout:
         return TensorLayout(**{**data, "fmt": FixedFormat(*data["fmt"])})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Intermediate:
+    """A tensor that the program leaves in memory on its way: whole once instruction ``after`` retired, later overwritten perhaps."""
+
+    after: int
+    layout: TensorLayout
+
+
 def slot_bytes(codes: np.ndarray, slots: Sequence[int]) -> np.ndarray:
     """Codes (..., C) to uint8 (..., len(slots)); pads are zero."""
     order = np.asarray(slots)
@@ -142,6 +150,8 @@ class Program:
     outputs: tuple[TensorLayout, ...]
     layers: tuple[str, ...] = ()
     """For each instruction the name of the layer that it serves."""
+    intermediates: tuple[Intermediate, ...] = ()
+    """What a check can look at between inputs and outputs, in the order of ``after``."""
 
     @property
     def digest(self) -> str:
@@ -165,6 +175,7 @@ class Program:
             "inputs": [t.to_dict() for t in self.inputs],
             "outputs": [t.to_dict() for t in self.outputs],
             "layers": list(self.layers),
+            "intermediates": [{"after": i.after, "layout": i.layout.to_dict()} for i in self.intermediates],
         }
         text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
         body = FILE_MAGIC + len(text).to_bytes(8, "little") + text + self.image + b"".join(r.data for r in self.regions)
@@ -201,6 +212,9 @@ class Program:
             inputs=tuple(TensorLayout.from_dict(t) for t in manifest["inputs"]),
             outputs=tuple(TensorLayout.from_dict(t) for t in manifest["outputs"]),
             layers=tuple(manifest["layers"]),
+            intermediates=tuple(
+                Intermediate(after=i["after"], layout=TensorLayout.from_dict(i["layout"])) for i in manifest["intermediates"]
+            ),
         )
 
     def save(self, path: str | Path) -> None:

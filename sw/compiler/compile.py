@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw.spec.deform import DeformArch
-from hw.spec.program import Program, Region, TensorLayout, build_image
+from hw.spec.program import Intermediate, Program, Region, TensorLayout, build_image
 from sw.compiler.check import check_arch, check_names, check_node, check_step, check_tensors
 from sw.compiler.emit import INPUT, OUTPUT, PARAMETERS, SCRATCH, Emitter
 from sw.compiler.lower_copy import check_copy, lower_copy
@@ -56,9 +56,13 @@ def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
     if analysis.problems:
         raise CompileError(analysis.problems)
     emitter = Emitter(arch)
+    intermediates = []
     for tiled in analysis.tiled:
         _lower(tiled, analysis.plan, emitter)
-    program = _assemble(graph, analysis, emitter)
+        layout = _layout(tiled.step.target, tiled.step.target, analysis.plan)
+        if layout.region == SCRATCH:
+            intermediates.append(Intermediate(after=len(emitter.layers) - 1, layout=layout))
+    program = _assemble(graph, analysis, emitter, tuple(intermediates))
     prove_memory(program, graph)
     return program
 
@@ -116,7 +120,9 @@ def _lower(tiled: _Tiled, plan: MemoryPlan, emitter: Emitter) -> None:
     return lower_dw(step, layer, tiling, plan, emitter)
 
 
-def _assemble(graph: IntegerGraph, analysis: _Analysis, emitter: Emitter) -> Program:
+def _assemble(
+    graph: IntegerGraph, analysis: _Analysis, emitter: Emitter, intermediates: tuple[Intermediate, ...]
+) -> Program:
     plan, data = analysis.plan, bytes(emitter.parameters)
     sizes = {PARAMETERS: len(data), **{region: WORD * words for region, words in plan.sizes.items()}}
     kinds = {PARAMETERS: "parameters", INPUT: "input", OUTPUT: "output", SCRATCH: "scratch"}
@@ -130,6 +136,7 @@ def _assemble(graph: IntegerGraph, analysis: _Analysis, emitter: Emitter) -> Pro
         inputs=tuple(_layout(name, name, plan) for name in graph.inputs),
         outputs=tuple(_layout(name, analysis.outputs[name], plan) for name in graph.outputs),
         layers=tuple(emitter.layers),
+        intermediates=intermediates,
     )
 
 

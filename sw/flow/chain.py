@@ -86,7 +86,7 @@ def graph_ops(graph: IntegerGraph, trace: Mapping[str, np.ndarray], inputs: Mapp
     return link
 
 
-def ops_machine(link: Link, number: int, trace: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-    """One image's outputs of the program against the graph's."""
-    for name, codes in outputs.items():
-        link.codes(f"image {number}: output {name}", trace[name][number], codes)
+def ops_machine(link: Link, number: int, trace: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]) -> None:
+    """One image's tensors of the program, outputs and intermediates by name, against the graph's."""
+    for name, codes in tensors.items():
+        link.codes(f"image {number}: tensor {name}", trace[name][number], codes)

@@ -5,7 +5,7 @@ link         what is equal
 ===========  ================================================================================
 torch_graph  the model's frozen fixed-point forward and the integer graph, every tensor
 graph_ops    the graph read back from its file and direct calls of the golden operations
-ops_machine  the graph and the program in the interpreter, every output of every image
+ops_machine  the graph and the program in the interpreter, every tensor that it stores, of every image
 machine_rtl  the interpreter and the Verilog, every byte that every instruction writes
 timing       the timing model and the Verilog, cycles of every instruction
 ===========  ================================================================================
@@ -26,10 +26,12 @@ from hw.spec.program import Program
 from sw.flow.alive import tensor_lives
 from sw.flow.chain import Report, graph_ops, ops_machine, torch_graph
 from sw.flow.link import Link
-from sw.flow.machine_rtl import Images, RtlTally, compare_devices
+from sw.flow.machine_rtl import Images, Recorded, RtlTally, compare_devices
 from sw.flow.predict import predictor
+from sw.flow.stored import stored_tensors
 from sw.graph import IntegerGraph
 from sw.runtime.interpreter import InterpreterDevice
+from sw.runtime.placement import Placement
 
 if TYPE_CHECKING:
     from hw.sim.build import SimulationBuild
@@ -129,15 +131,24 @@ def _run_devices(
     report.links["machine_rtl"] = Link(name="machine_rtl", unit="bytes")
     timing = _timing(simulation)
     with _open(program, simulation, 1, None) as core:
-        predict = predictor(program, core.load(program), timing)
+        where = core.load(program)
+        predict = predictor(program, where, timing)
         report.timing = Link(name="timing", unit="instructions") if predict else None
         tally = RtlTally(link=report.links["machine_rtl"], timing=report.timing or Link(name="timing", unit="instructions"))
         told = lambda done: progress("all images", done, len(images))  # noqa: E731
         for number, run in enumerate(compare_devices(tally, program, machine, core, images, predict, told)):
-            ops_machine(link, number, trace, run.outputs or {})
+            ops_machine(link, number, trace, _tensors(program, where, run))
         _fill(report, tally, core, len(images))
     for variant in simulation.variants:
         _run_variant(report, variant, program, machine, images, simulation, progress)
+
+
+def _tensors(program: Program, where: Placement, run: Recorded) -> dict[str, np.ndarray]:
+    """What the machine stored: outputs and every intermediate; one that it did not write whole raises."""
+    stored = stored_tensors(program, where, run.record)
+    if missing := {i.layout.name for i in program.intermediates} - set(stored):
+        raise ValueError(f"the program says that it stores {sorted(missing)}, and does not: compile it again")
+    return {**stored, **(run.outputs or {})}
 
 
 def _open(program: Program, simulation: Simulation, state_seed: int, stalls: Stalls | None) -> SimDevice:

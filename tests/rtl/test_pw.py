@@ -136,6 +136,14 @@ def test_sixteen_rows() -> None:
     assert PwBench(arch).run(jobs) == 50 + 16 + 50
 
 
+def test_last_records_are_in_time() -> None:
+    """With 64 columns the shortest loop would end before four sets of records are there, were it not for the set-up."""
+    arch = small_arch(2, columns=64)
+    rng = np.random.default_rng(3)
+    jobs = [Job(instruction=pw(arch, **pointwise(1, 1, 1, 4)), chip=dirt(arch, rng)) for _ in range(2)]
+    assert PwBench(arch).run(jobs) == 8
+
+
 def test_accesses_outside_a_memory() -> None:
     """They reach the port (and end in an error), and the engine finishes in its usual time."""
     arch = small_arch(2)

@@ -17,7 +17,9 @@ from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
 from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, ErrorCode
 
-ARCH = DeformArch(rows=2, feature_words=256, row_words=64, weight_words=512, parameter_words=128)
+ARCH = DeformArch(rows=2, feature_words=512, row_words=64, weight_words=512, parameter_words=256, burst_beats=16)
+"""The architecture of the end-to-end tests too, so that one simulator serves all."""
+
 BASE, SIZE = 0x1_0000_4000, 1 << 16
 DIRT, DATA, RESULT = (BASE + 0x2000, 0x8000), (BASE + 0xA000, 0x2000), (BASE + 0xC000, 0x2000)
 REGIONS = tuple(OpenRegion(base=base, size=size) for base, size in (DIRT, DATA, RESULT))

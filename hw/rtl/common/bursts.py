@@ -141,13 +141,15 @@ class BurstSplitter(wiring.Component):
             lookup.o.ready.eq((~measure & ~offer) | (issued & final)),
             take.eq(lookup.o.valid & lookup.o.ready),
         ]
+        length, ends = self._length(m, left)
+        fits = self._fits(m, lookup.o.payload)
         with m.If(measure):
-            self._measure(m, left, beats, final)
+            m.d.sync += [final.eq(ends), beats.eq(length), burst.length.eq(length - 1)]
             m.d.sync += [measure.eq(0), offer.eq(inside), self.refused.eq(~inside)]
         with m.If(issued):
             m.d.sync += [burst.addr.eq(burst.addr + beats), left.eq(left - beats), offer.eq(0), measure.eq(~final)]
         with m.If(take):
-            m.d.sync += [measure.eq(1), inside.eq(self._inside(m, lookup.o.payload))]
+            m.d.sync += [measure.eq(1), inside.eq(fits)]
             m.d.sync += [burst.addr.eq(lookup.o.payload.base + lookup.o.payload.offset), left.eq(lookup.o.payload.words)]
             m.d.sync += burst.manager.eq(lookup.o.payload.manager)
         with m.If(self.cancel):
@@ -156,7 +158,7 @@ class BurstSplitter(wiring.Component):
             m.d.sync += self.refused.eq(0)
         return m
 
-    def _measure(self, m: Module, left: Signal, beats: Signal, final: Signal) -> None:
+    def _length(self, m: Module, left: Signal) -> tuple[Signal, Value]:
         """The next burst's beats, and whether it ends the run."""
         room = Signal(9)
         most = Signal(9)
@@ -166,14 +168,13 @@ class BurstSplitter(wiring.Component):
             most.eq(Mux(room < self._arch.burst_beats, room, self._arch.burst_beats)),
             length.eq(Mux(left <= most, left, most)),
         ]
-        m.d.sync += [final.eq(left <= most), beats.eq(length), self.burst.payload.length.eq(length - 1)]
+        return length, left <= most
 
-    def _inside(self, m: Module, run: data.View) -> Signal:
+    def _fits(self, m: Module, run: data.View) -> Value:
         """Whether the run's last word lies in the region and in the address space."""
-        inside = Signal()
         end = Signal(WORD_ADDRESS_BITS + 1)
-        m.d.comb += [end.eq(run.base + run.last), inside.eq((run.last < run.size) & ~end[-1])]
-        return inside
+        m.d.comb += end.eq(run.base + run.last)
+        return (run.last < run.size) & ~end[-1]
 
 
 def connect_splitter(m: Module, master: wiring.Component, splitter: BurstSplitter) -> None:

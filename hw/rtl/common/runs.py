@@ -76,18 +76,22 @@ class RunWalker(wiring.Component):
         planes_left = Signal(16, reset_less=True)
         plane_ends = Signal()
         top_bank = Signal()
-        origin = Signal(Place)
         target = Signal(Place)
         chip_stride2 = Mux(self.banked & ~top_bank, 0, fields.chip_stride2)
+        next_bank = Mux(top_bank, 0, run.chip.bank + 1)
+
+        def step(origin: tuple[Value, Value], strides: tuple[Value, Value]) -> Value:
+            """One adder: from the plane's first run to the next plane's, or from run to run."""
+            return Mux(plane_ends, origin[0], origin[1]) + Mux(plane_ends, strides[0], strides[1])
+
         m.d.comb += [
             self.place.eq(run),
             plane_ends.eq(runs_left == 1),
             self.last.eq(plane_ends & (planes_left == 1)),
             top_bank.eq(run.chip.bank == self._banks - 1),
-            origin.eq(Mux(plane_ends, plane, run)),
-            target.offset.eq(origin.offset + Mux(plane_ends, fields.stride2, fields.stride1)),
-            target.chip.addr.eq(origin.chip.addr + Mux(plane_ends, chip_stride2, fields.chip_stride1)),
-            target.chip.bank.eq(Mux(plane_ends & self.banked, Mux(top_bank, 0, run.chip.bank + 1), run.chip.bank)),
+            target.offset.eq(step((plane.offset, run.offset), (fields.stride2, fields.stride1))),
+            target.chip.addr.eq(step((plane.chip.addr, run.chip.addr), (chip_stride2, fields.chip_stride1))),
+            target.chip.bank.eq(Mux(plane_ends & self.banked, next_bank, run.chip.bank)),
         ]
         with m.If(self.advance):
             m.d.sync += [run.eq(target), runs_left.eq(Mux(plane_ends, fields.n1, runs_left - 1))]
