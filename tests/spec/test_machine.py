@@ -51,7 +51,7 @@ def test_an_empty_program_ends_well() -> None:
 
 def test_row_memory_takes_planes_to_banks_in_turn() -> None:
     load = INSTRUCTIONS.encode("LOAD", space=1, n0=2, n2=11, stride2=2, chip_addr=3, chip_stride2=5)
-    outcome, memory, log = run(build_image(ARCH, [load]))
+    outcome, _memory, log = run(build_image(ARCH, [load]))
     assert outcome.error is ErrorCode.NONE
     want = sorted(bank * 16 + 3 + turn * 5 + i for bank, turn in ((y % 9, y // 9) for y in range(11)) for i in range(2))
     assert log[0].sorted("row")[0].tolist() == want
