@@ -206,7 +206,11 @@ def _proof_script(gold: str, emitted: EmittedVerilog) -> str:
 
 
 def _prepare(side: str, text: str, name: str) -> list[str]:
-    """Commands that read one side and stash it as design `side` with a module `side`."""
+    """Commands that read one side and stash it as design `side` with a module `side`.
+
+    Unnamed wires are told apart by side: by chance both sides number some alike, and the proof would pair them.
+    """
+    text = re.sub(r"\\\$(\d+) ", rf"{side}_unnamed\1 ", text)
     return [
         f"read_verilog <<end_of_{side}\n{text}\nend_of_{side}",
         f"hierarchy -top {name}",

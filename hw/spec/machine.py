@@ -15,6 +15,9 @@ from hw.spec.isa import INSTRUCTION_BYTES, TOKEN_COUNT, TOKEN_MAX, Instruction, 
 from hw.spec.program import MAGIC
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
 
+MAX_WORDS = 1 << 32
+"""Words of a region that a core can name."""
+
 
 class CoreError(Exception):
     """An error that ends a program; ``code`` is what the core reports."""
@@ -156,7 +159,7 @@ class Machine:
 
     def region_address(self, region: int, word: int, words: int) -> int:
         """Byte address of words of a region; CoreError REGION where it does not hold them."""
-        if region >= len(self.regions) or (word + words) * WORD_BYTES > self.regions[region].size:
+        if region >= len(self.regions) or word >= MAX_WORDS or (word + words) * WORD_BYTES > self.regions[region].size:
             raise CoreError(ErrorCode.REGION)
         return self.regions[region].base + word * WORD_BYTES
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hw.spec.deform import DeformArch
 from hw.spec.program import Intermediate, Program, Region, TensorLayout, build_image
 from sw.compiler.check import check_arch, check_names, check_node, check_step, check_tensors
+from sw.compiler.chipcheck import prove_feature_memory
 from sw.compiler.emit import INPUT, OUTPUT, PARAMETERS, SCRATCH, Emitter
 from sw.compiler.lower_copy import check_copy, lower_copy
 from sw.compiler.lower_dw import DwLayer, dw_layer, lower_dw
@@ -64,6 +65,7 @@ def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
             intermediates.append(Intermediate(after=len(emitter.layers) - 1, layout=layout))
     program = _assemble(graph, analysis, emitter, tuple(intermediates))
     prove_memory(program, graph)
+    prove_feature_memory(program)
     return program
 
 

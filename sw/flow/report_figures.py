@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INK, GRID = "#1f2933", "#d8dee6"
 BLUE, ORANGE, GREEN, RED = "#2f6fb0", "#e08a2e", "#4c9a6a", "#c23b3b"
 DIGITS_PER_ROW = 20
-DEFORM_PANELS = 8
+DEFORM_PANELS = 6
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -80,7 +80,7 @@ def deform_figure(graph: IntegerGraph, trace: dict[str, np.ndarray], images: np.
         return ""
     offsets = np.clip(trace[node.inputs[1]][:, 0], OFFSET_MIN, OFFSET_MAX)
     count = min(DEFORM_PANELS, len(images))
-    figure = _figure(10.5, 10.5 / DEFORM_PANELS * 1.2)
+    figure = _figure(10.5, 10.5 / DEFORM_PANELS * 1.15)
     panels = figure.subplots(1, DEFORM_PANELS, squeeze=False)[0]
     for axes in panels[count:]:
         axes.axis("off")
@@ -94,17 +94,24 @@ def _draw_taps(axes: Any, image: np.ndarray, s: np.ndarray, scale: float, stride
     """The taps of the output pixels with the smallest and the largest step; ``scale`` image pixels per feature pixel."""
     size = image.shape[-1]
     axes.imshow(image, cmap="gray_r", alpha=0.55, interpolation="nearest", extent=(0, size, size, 0))
-    low, high = (np.unravel_index(pick, s.shape) for pick in (s.argmin(), s.argmax()))
-    for (y, x), colour in ((low, BLUE), (high, ORANGE)):
+    for (y, x), colour in ((_central(s, s.min()), BLUE), (_central(s, s.max()), ORANGE)):
         step = int(s[y, x])
         taps = [(y * stride + step * i, x * stride + step * j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         points = (np.array(taps) + 0.5) * scale
-        axes.plot(points[:, 1], points[:, 0], ".", color=colour, markersize=6, clip_on=False, label=f"s = {step}")
-    axes.set(xlim=(-size / 2, 1.5 * size), ylim=(1.5 * size, -size / 2), xticks=[], yticks=[])
+        axes.plot(points[:, 1], points[:, 0], ".", color=colour, markersize=8, clip_on=True, label=f"s = {step}")
+    axes.set(xlim=(-size / 4, 1.25 * size), ylim=(1.35 * size, -size / 4), xticks=[], yticks=[])
     axes.add_patch(_frame(size))
     axes.legend(fontsize=6.5, loc="lower center", ncols=2, frameon=False, handletextpad=0, columnspacing=0.6, borderpad=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _central(s: np.ndarray, value: int) -> tuple[int, int]:
+    """The most central output pixel (y, x) with a step."""
+    places = np.argwhere(s == value)
+    distance = np.abs(places - (np.array(s.shape) - 1) / 2).sum(axis=1)
+    y, x = places[distance.argmin()]
+    return int(y), int(x)
 
 
 def _frame(size: int) -> Any:

@@ -10,7 +10,7 @@ __all__ = ["DigitsNet"]
 
 
 class DigitsNet(nn.Module):
-    """(N, 1, 8, 8) to class scores (N, 10); about 0.37 million multiply-accumulates an image.
+    """(N, 1, 8, 8) to class scores (N, 10); about 0.32 million multiply-accumulates an image.
 
     ============  ==================================  =============
     layer         what                                output

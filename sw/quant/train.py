@@ -63,6 +63,7 @@ class TrainConfig:
     fixed_rate: float = 1e-3
     point_rate: float = 1e-2
     weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
     hold_points: float = 0.4
     calibration_images: int = 512
     calibration_method: str = "mse"
@@ -73,8 +74,9 @@ class TrainConfig:
         for name in ("float_epochs", "fixed_epochs", "batch", "calibration_images", "threads"):
             if getattr(self, name) < (0 if name.endswith("epochs") else 1):
                 raise ValueError(f"TrainConfig {name} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.hold_points <= 1:
-            raise ValueError(f"TrainConfig hold_points must be a part of 0..1, not {self.hold_points}")
+        for name in ("hold_points", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"TrainConfig {name} must be in 0..1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,7 @@ class Trainer:
         images = self.data.train_images[chosen]
         if self.augment is not None:
             images = self.augment(images, self.generator)
-        loss = F.cross_entropy(network(images), self.data.train_labels[chosen])
+        loss = F.cross_entropy(network(images), self.data.train_labels[chosen], label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -14,6 +14,7 @@ from hw.spec.deform import DeformArch
 from hw.spec.isa import Instruction
 from hw.spec.program import Program, build_image
 from sw.compiler import compile_graph, listing
+from sw.compiler.chipcheck import prove_feature_memory
 from sw.compiler.emit import Axis, loops, merge_axes
 from sw.compiler.memcheck import MemoryFault, prove_memory, touched
 from sw.compiler.plan import Life, pack
@@ -70,6 +71,24 @@ def test_planted_faults_are_found(name: str, layer: str, region: int, fields: di
     assert prove_memory(program, graph) > 100
     with pytest.raises(MemoryFault, match=message):
         prove_memory(altered(program, transfers(program, name, layer, region), lambda _: fields), graph)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"out_addr": 0}, "PW of b.* writes a feature word that it also reads"),
+        ({"out_pitch": 0}, "PW of b.* or writes one twice"),
+        ({"in_addr": 1000}, "PW of b.* reads feature word 1000, which nothing has written"),
+    ],
+)
+def test_faults_in_feature_memory_are_found(fields: dict[str, int], message: str) -> None:
+    program = compile_graph(chain(), ARCH)
+    assert prove_feature_memory(program) > 100
+    index = next(k for k, i in enumerate(program.instructions()) if i.name == "PW" and program.layers[k] == "b")
+    base = program.instructions()[index]["in_addr"]
+    planted = {"out_addr": base} if "out_addr" in fields else fields
+    with pytest.raises(MemoryFault, match=message):
+        prove_feature_memory(altered(program, index, lambda _: planted))
 
 
 def test_a_plan_without_lifetimes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

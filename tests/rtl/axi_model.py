@@ -96,7 +96,7 @@ class Bus:
         return DECERR if word not in self.words else SLVERR if word in self.faults else OKAY
 
 
-class _Channel:
+class Channel:
     """The receiving side of a channel: READY, and the check that VALID and payload hold until then."""
 
     def __init__(self, name: str, bus: Bus) -> None:
@@ -117,7 +117,7 @@ class _Channel:
         return bool(valid and self.ready)
 
 
-class _AddressChannel(_Channel):
+class AddressChannel(Channel):
     """AR or AW: checks every burst's attributes."""
 
     def __init__(self, name: str, manager: int, bus: Bus) -> None:
@@ -142,7 +142,7 @@ class ReadMemory(Agent):
 
     def __init__(self, port: Any, bus: Bus, manager: int = 0) -> None:
         self._port, self._bus = port, bus
-        self._ar = _AddressChannel("ar", manager, bus)
+        self._ar = AddressChannel("ar", manager, bus)
         self._bursts: deque[tuple[int, int, int]] = deque()  # due, word, beats
         self._beat: tuple[int, bool] | None = None  # word, last
         self._next, self._free = 0, 0
@@ -184,7 +184,7 @@ class WriteMemory(Agent):
 
     def __init__(self, port: Any, bus: Bus, manager: int = 0) -> None:
         self._port, self._bus = port, bus
-        self._aw, self._w = _AddressChannel("aw", manager, bus), _Channel("w", bus)
+        self._aw, self._w = AddressChannel("aw", manager, bus), Channel("w", bus)
         self._bursts: deque[tuple[int, int]] = deque()
         self._beats: deque[tuple[int, int, int]] = deque()
         self._answers: deque[tuple[int, int]] = deque()  # due, response

@@ -14,7 +14,7 @@ from hw.rtl.common.interfaces import PROGRAM_REGION, Run
 from hw.rtl.common.read import ReadMaster
 from hw.rtl.common.write import WriteMaster
 from hw.spec.arch import Arch
-from tests.rtl.axi_model import Agent, Bus, ReadMemory, WriteMemory, simulate
+from tests.rtl.axi_model import Agent, Bus, Channel, ReadMemory, WriteMemory, simulate
 
 RunTuple = tuple[int, int, int]
 """Region, offset, words."""
@@ -352,3 +352,16 @@ def test_a_drained_master_serves_again() -> None:
     user = Restart(dut, [(0, 0, 40)], [(0, 100, 9)], drain_at=5)
     simulate(dut, [Windows(dut, windows), user, ReadMemory(dut.axi[0], bus)], user.finished)
     assert user.received == [word_of(0x200 + 100 + i) for i in range(9)]
+
+
+@pytest.mark.parametrize(("second", "message"), [((0, 5), "dropped"), ((1, 6), "changed"), ((1, 5), None)])
+def test_the_bench_notices_a_manager_that_does_not_hold(second: tuple[int, int], message: str | None) -> None:
+    channel = Channel("w", Bus(words={}))
+    channel.decide(False)
+    assert not channel.accept(1, (5,))
+    channel.decide()
+    if message is None:
+        assert channel.accept(second[0], second[1:])
+        return
+    with pytest.raises(AssertionError, match=message):
+        channel.accept(second[0], second[1:])

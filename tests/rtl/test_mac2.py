@@ -81,7 +81,7 @@ def test_random_digits_of_wide_weights() -> None:
     assert [16 * int(h @ a) + int(v @ a) for h, v, a in cases] == wanted
 
 
-@pytest.mark.parametrize("field_bits", [16, 23, 24])
+@pytest.mark.parametrize("field_bits", [16, 20, 23])
 def test_arbitrary_bytes_against_the_definition(field_bits: int) -> None:
     """Any byte, any 9-bit activation, random pauses: the accumulator is the model's, 48 bits and wrapping."""
     rng = np.random.default_rng(field_bits)
@@ -104,7 +104,6 @@ def test_digits_that_do_not_fit(high: int, low: int) -> None:
         pack_digits(high, low)
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_bad_field() -> None:
-    with pytest.raises(ValueError, match=r"field_bits in 16\.\.24"):
-        Mac2Cell(25)
+    with pytest.raises(ValueError, match=r"field_bits in 16\.\.23"):
+        Mac2Cell(24)

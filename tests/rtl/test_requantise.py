@@ -172,7 +172,6 @@ def test_words_in_flight_keep_their_record() -> None:
     assert Bench(1).run(scenario) == 2 * LANES
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 @pytest.mark.parametrize("sets", [0, 5])
 def test_bad_sets(sets: int) -> None:
     with pytest.raises(ValueError, match=r"must have 1\.\.4 sets"):

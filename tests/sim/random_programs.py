@@ -42,7 +42,7 @@ class Generator:
 
     def faulty(self) -> bytes:
         """An instruction of which the core may refuse something, at issue or while it runs."""
-        kind = self.below(5)
+        kind = self.below(6)
         if kind == 0:
             return self._flipped(sealed=False)
         if kind == 1:
@@ -51,7 +51,17 @@ class Generator:
             return self.load(region=self.between(0, 5), offset=self.one_of(0, 500, 2048, 1 << 31))
         if kind == 3:
             return self.store(region=self.between(0, 3), chip_addr=self.one_of(0, self.arch.feature_words - 2, WRAP))
+        if kind == 4:
+            return self._beyond_a_memory()
         return self.load(check_crc=1, crc=self.below(1 << 32))
+
+    def _beyond_a_memory(self) -> bytes:
+        """A convolution of which some accesses lie outside, perhaps only the last."""
+        arch, draw = self.arch, (self.pw, self.dw)[self.below(2)]
+        weights = arch.weight_words if draw == self.pw else arch.parameter_words
+        ends = {"out_addr": arch.feature_words, "param_addr": arch.parameter_words, "weight_addr": weights}
+        field = str(self.rng.choice(list(ends)))
+        return draw(**{field: self.one_of(WRAP, ends[field], ends[field] - 1, ends[field] - 5, ends[field] - 8)})
 
     def _flipped(self, *, sealed: bool) -> bytes:
         data = bytearray(self.instruction())
@@ -104,7 +114,7 @@ class Generator:
         low = self.one_of(-128, 0, -256, -8)
         return {"clip_lo": low, "clip_hi": self.one_of(127, 255, 7), "rounding": self.below(3), "in_unsigned": self.below(2)}
 
-    def pw(self) -> bytes:
+    def pw(self, **changes: int) -> bytes:
         words, kernel_h, kernel_w = self.between(1, 2), self.between(1, 3), self.between(1, 3)
         stride, pad_top, pad_left = self.between(1, 2), self.below(2), self.below(2)
         out_rows, out_cols, wide = self.between(1, 4), self.between(1, 4), self.below(2)
@@ -125,9 +135,9 @@ class Generator:
             "param_addr": self.below(self.arch.parameter_words - 8 * out_words + 1), "merge": merge,
             "merge_addr": self.below(self.half - pixels * out_words + 1), "merge_pitch": out_words, "wide_weights": wide,
         }  # fmt: skip
-        return self.arch.instructions.encode("PW", **fields, **self._clips())
+        return self.arch.instructions.encode("PW", **fields | self._clips() | changes)
 
-    def dw(self) -> bytes:
+    def dw(self, **changes: int) -> bytes:
         mode = self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM)
         pooling = mode in (DW_MAX, DW_SUM)
         words, cols, rows = self.between(1, 2), self.between(1, 6), self.between(1, 14)
@@ -144,4 +154,4 @@ class Generator:
             "param_addr": self.below(self.arch.parameter_words - 8 * words + 1),
             "offset_addr": self.below(self.half - out_rows * out_cols + 1), "offset_pitch": 1,
         }  # fmt: skip
-        return self.arch.instructions.encode("DW", **fields, **self._clips())
+        return self.arch.instructions.encode("DW", **fields | self._clips() | changes)

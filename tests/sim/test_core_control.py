@@ -25,6 +25,7 @@ SHORT_RUNS = ENCODE("LOAD", region=0, n0=3, n1=20, stride1=5, chip_stride1=3)
 LONG_LOAD = ENCODE("LOAD", region=0, space=0, n0=250, n1=60_000)
 LONG_STORE = ENCODE("STORE", region=2, n0=250, n1=60_000)
 LONG_DW = ENCODE("DW", mode=2, kernel_h=255, kernel_w=255, out_rows=200, out_cols=200, out_pitch=0)
+LONG_PW = ENCODE("PW", kernel_h=255, kernel_w=255, out_rows=200, out_cols=200, in_rows=9, in_cols=9)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +120,7 @@ def test_bus_errors_end_the_program_and_the_next_one_runs(core_build: Simulation
         assert bench.run([LOAD, STORE]).retired == 2
 
 
-RUNNING = {"load": [LOAD, LONG_LOAD], "store": [LOAD, LONG_STORE], "dw": [LOAD, LONG_DW], "fetch": [LOAD] * 100}
+RUNNING = {"load": [LOAD, LONG_LOAD], "store": [LOAD, LONG_STORE], "pw": [LOAD, LONG_PW], "dw": [LOAD, LONG_DW], "fetch": [LOAD] * 100}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -141,7 +142,7 @@ def test_abort_at_any_time_ends_the_program_and_the_next_one_runs(core_build: Si
     assert len(ended) == 12 and any(index != NO_INSTRUCTION for index in ended)
 
 
-@pytest.mark.parametrize("name", ["load", "store", "dw"])
+@pytest.mark.parametrize("name", ["load", "store", "pw", "dw"])
 def test_the_watchdog_ends_a_long_instruction_and_the_next_program_runs(core_build: SimulationBuild, name: str) -> None:
     with CoreBench(core_build) as bench:
         bench.fill()

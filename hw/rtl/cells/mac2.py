@@ -58,15 +58,15 @@ def model(weights: npt.ArrayLike, activations: npt.ArrayLike, field_bits: int) -
 class Mac2Cell(wiring.Component):
     """The cell. Latency CELL: operands of cycle t show in ``acc`` in cycle t + CELL; one pair of products per cycle.
 
-    Parameters: ``field_bits``, 16..24: place of the upper sum.
+    Parameters: ``field_bits``, 16..23: place of the upper sum.
 
     Members: ``weight`` (the byte), ``activation`` (9 bits, signed), ``first`` (the sum starts anew with this product), ``en`` (the
     product counts; without it the accumulator holds), ``acc`` (48 bits, signed, wraps; undefined until the first ``first``).
     """
 
     def __init__(self, field_bits: int = 23) -> None:
-        if not 16 <= field_bits <= 24:
-            raise ValueError(f"multiplier cell must have field_bits in 16..24, not {field_bits}")
+        if not 16 <= field_bits <= 23:
+            raise ValueError(f"multiplier cell must have field_bits in 16..23, not {field_bits}")
         self.field_bits = field_bits
         super().__init__({
             "weight": In(WEIGHT_BITS),

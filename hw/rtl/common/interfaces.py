@@ -6,7 +6,8 @@ An instruction's time is the number of cycles from ``start`` to ``done``.
 
 *Runs*: contiguous words of a region. The shell's masters split them into bursts, check them against the region before any
 burst, and route them to the region's AXI manager. A run that the region does not hold is not started: ``refused`` rises and stays
-until ``clear``. ``request.ready`` is high only while every earlier run has been checked and all its burst addresses were accepted.
+until ``clear``; later runs are dropped. ``request.ready`` may be high before earlier runs are checked. ``idle`` means that all
+accepted runs are done or dropped, with ``refused`` and ``failed`` final.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 Addresses of on-chip memories are in 16-byte words (weight memory in PW: in weight words), memory offsets and strides in
 16-byte words too, so nothing can be misaligned. On-chip address arithmetic is modulo 2**20; an access at or above a memory's
-size stops the instruction with BUFFER_RANGE. What the machine does with each field is in ``hw/spec/deform/machine.py``.
+size ends the instruction with BUFFER_RANGE. What an instruction writes to feature memory must not overlap what it reads there, and
+no word may be written twice: the machine reads everything first, the core as it goes, and what such a program computes is undefined
+(it stays harmless: addresses are checked all the same). The compiler proves that its programs do neither. What the machine
+does with each field is in ``hw/spec/deform/machine.py``.
 """
 
 from __future__ import annotations

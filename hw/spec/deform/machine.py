@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hw.spec.deform import addresses
+from hw.spec.deform.addresses import ADDR_MASK
 from hw.spec.deform.arch import LANES, ROW_BANKS, DeformArch
-from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, MERGE_ZIP, SPACES
+from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, DW_MAX, MERGE_ZIP, SPACES
 from hw.spec.fixed import Rounding
 from hw.spec.isa import Instruction
 from hw.spec.machine import CoreError, Machine
@@ -23,7 +25,6 @@ ROUNDINGS = (Rounding.TRN, Rounding.RND, Rounding.RND_CONV)
 RECORD_WORDS = 8
 """Parameter words of one output word's 16 requantise records."""
 
-_ADDR_MASK = (1 << ADDR_BITS) - 1
 _P_BITS = 48
 
 
@@ -45,13 +46,13 @@ class DeformMachine(Machine):
 
     def _read_chip(self, space: str, addresses: np.ndarray) -> np.ndarray:
         """Words (..., 16) at 20-bit addresses; BUFFER_RANGE where one lies outside."""
-        addresses = np.asarray(addresses) & _ADDR_MASK
+        addresses = np.asarray(addresses) & ADDR_MASK
         if addresses.size and addresses.max() >= len(self.chip[space]):
             raise CoreError(ErrorCode.BUFFER_RANGE)
         return self.chip[space][addresses]
 
     def _write_chip(self, space: str, addresses: np.ndarray, data: np.ndarray) -> None:
-        addresses = np.asarray(addresses) & _ADDR_MASK
+        addresses = np.asarray(addresses) & ADDR_MASK
         if addresses.size and addresses.max() >= len(self.chip[space]):
             raise CoreError(ErrorCode.BUFFER_RANGE)
         self.chip[space][addresses] = data
@@ -69,7 +70,7 @@ class DeformMachine(Machine):
         bank, turn, size = 0, plane, len(self.chip[space])
         if space == "row":
             bank, turn, size = plane % ROW_BANKS, plane // ROW_BANKS, self.arch.row_words
-        at = (i["chip_addr"] + turn * i["chip_stride2"] + run * i["chip_stride1"]) & _ADDR_MASK
+        at = (i["chip_addr"] + turn * i["chip_stride2"] + run * i["chip_stride1"]) & ADDR_MASK
         if at + i["n0"] > size:
             raise CoreError(ErrorCode.BUFFER_RANGE)
         return bank * self.arch.row_words + at
@@ -122,14 +123,7 @@ class DeformMachine(Machine):
 
     def _pw_activations(self, i: Instruction) -> np.ndarray:
         """Operands (pixels, K) in the order of the weight words."""
-        oy, ox = np.divmod(np.arange(i["out_rows"] * i["out_cols"]), i["out_cols"])
-        ky, kx, word = np.meshgrid(*(np.arange(i[n]) for n in ("kernel_h", "kernel_w", "in_words")), indexing="ij")
-        ky, kx, word = ky.reshape(1, -1), kx.reshape(1, -1), word.reshape(1, -1)
-        row = oy[:, None] * i["stride"] + ky - i["pad_top"]
-        col = ox[:, None] * i["stride"] + kx - i["pad_left"]
-        inside = (row >= 0) & (row < i["in_rows"]) & (col >= 0) & (col < i["in_cols"])
-        addr = i["in_addr"] + oy[:, None] * i["row_step"] + ox[:, None] * i["pixel_step"]
-        addr = (addr + ky * i["ky_step"] + kx * i["kx_step"] + word) & _ADDR_MASK
+        addr, inside = addresses.pw_taps(i)
         words = np.zeros((*addr.shape, LANES), np.uint8)
         words[inside] = self._read_chip("fm", addr[inside])
         return operand(words, i["in_unsigned"]).reshape(len(addr), -1)
@@ -137,7 +131,7 @@ class DeformMachine(Machine):
     def _pw_accumulate(self, i: Instruction, activations: np.ndarray, tile: int) -> np.ndarray:
         """The cells' 48-bit registers (pixels, cells) after the K loop of one tile of output words."""
         steps, units = activations.shape[1], self.arch.weight_word_units
-        word = (i["weight_addr"] + tile * steps + np.arange(steps)) & _ADDR_MASK
+        word = (i["weight_addr"] + tile * steps + np.arange(steps)) & ADDR_MASK
         if word.max() >= self.arch.weight_words:
             raise CoreError(ErrorCode.BUFFER_RANGE)
         weights = self.chip["wgt"].reshape(self.arch.weight_words, units * LANES)[word].astype(np.int64)
@@ -151,24 +145,21 @@ class DeformMachine(Machine):
         """Registers (pixels, cells) to accumulators (pixels, channels of the tile)."""
         low = sign_extend(packed, self.arch.field_bits)
         high = (packed >> self.arch.field_bits) + (low < 0)
-        return 16 * high + low if wide else np.concatenate([low, high], axis=1)
+        return sign_extend(16 * high + low if wide else np.concatenate([low, high], axis=1), 32)
 
     def _pw_merge(self, i: Instruction, word: int, y: np.ndarray) -> None:
         """Write one output word of every pixel, y (pixels, 16), alone or zipped with the left half."""
-        pixel = np.arange(len(y))
-        out = i["out_addr"] + pixel * i["out_pitch"]
         if i["merge"] != MERGE_ZIP:
-            return self._write_chip("fm", out + word, y)
-        left = self._read_chip("fm", i["merge_addr"] + pixel * i["merge_pitch"] + word)
+            return self._write_chip("fm", addresses.output(i, word), y)
+        left = self._read_chip("fm", addresses.pw_left(i, word))
         zipped = np.stack([left, y], axis=2).reshape(len(y), 2 * LANES)
-        self._write_chip("fm", out + 2 * word, zipped[:, :LANES])
-        self._write_chip("fm", out + 2 * word + 1, zipped[:, LANES:])
+        self._write_chip("fm", addresses.output(i, 2 * word), zipped[:, :LANES])
+        self._write_chip("fm", addresses.output(i, 2 * word + 1), zipped[:, LANES:])
 
     # DW -----------------------------------------------------------------------------------------------------------------
 
     def _dw(self, i: Instruction) -> None:
-        pixel = np.arange(i["out_rows"] * i["out_cols"])
-        rows, cols, window = self._dw_taps(i, pixel)
+        rows, cols, window = self._dw_taps(i)
         inside = window & (rows >= 0) & (rows < i["in_rows"]) & (cols >= 0) & (cols < i["in_cols"])
         turn, bank = np.divmod(i["bank0"] + rows - i["row0"], ROW_BANKS)
         addr = i["row0_addr"] + i["row_pitch"] * turn + i["pitch"] * cols
@@ -176,16 +167,16 @@ class DeformMachine(Machine):
             taps = np.zeros((*rows.shape, LANES), np.int64)
             taps[inside] = operand(self._read_row(bank[inside], addr[inside] + word), i["in_unsigned"])
             y = self._requantise(i, self._dw_reduce(i, taps, inside, word), i["param_addr"] + RECORD_WORDS * word)
-            self._write_chip("fm", i["out_addr"] + pixel * i["out_pitch"] + word, y)
+            self._write_chip("fm", addresses.output(i, word), y)
 
-    def _dw_taps(self, i: Instruction, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _dw_taps(self, i: Instruction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row and column of each tap (pixels, taps), and which taps belong to the window."""
         groups = -(-i["kernel_h"] // 3)
         ky, kx = (a.reshape(1, -1) for a in np.meshgrid(np.arange(3 * groups), np.arange(i["kernel_w"]), indexing="ij"))
-        oy, ox = (a[:, None] * i["stride"] for a in np.divmod(pixel, i["out_cols"]))
+        oy, ox = (a[:, None] * i["stride"] for a in np.divmod(addresses.pixels(i), i["out_cols"]))
         step: np.ndarray | int = 1
         if i["mode"] == DW_DEFORM:
-            words = self._read_chip("fm", i["offset_addr"] + pixel * i["offset_pitch"])
+            words = self._read_chip("fm", addresses.dw_offsets(i))
             step = np.clip(sign_extend(words[:, :1].astype(np.int64), 8), OFFSET_MIN, OFFSET_MAX)
             cols = i["col0"] + ox + step * (kx - 1)
         else:
@@ -194,7 +185,7 @@ class DeformMachine(Machine):
         return rows, cols, np.broadcast_to(ky < i["kernel_h"], rows.shape)
 
     def _read_row(self, bank: np.ndarray, addr: np.ndarray) -> np.ndarray:
-        addr = addr & _ADDR_MASK
+        addr = addr & ADDR_MASK
         if addr.size and addr.max() >= self.arch.row_words:
             raise CoreError(ErrorCode.BUFFER_RANGE)
         return self._read_chip("row", bank * self.arch.row_words + addr)
