@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	  { echo "bitloom development needs Python >= 3.11, and $(PYTHON) is older: set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,sim,formal,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,sim,synth,formal,dev]'
 	@touch $@
 
 demo: $(STAMP)
