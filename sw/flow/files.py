@@ -100,7 +100,7 @@ def load_model(spec: str) -> Any:
         made = _attribute(path, name)
         from torch import nn
 
-        model = made if isinstance(made, nn.Module) else made()
+        model = made if isinstance(made, nn.Module) or not callable(made) else made()
     except ImportError as error:
         raise ValueError(f"{path} cannot be imported ({error}); torch comes with: pip install 'bitloom[train]'") from error
     except ValueError:

@@ -26,7 +26,7 @@ def bad():
     return nn.Sequential(nn.Conv2d(1, 16, 3, dilation=2), nn.GELU(), nn.Conv2d(16, 16, 3, groups=4), nn.Sigmoid())
 
 def big():
-    return nn.Sequential(nn.Conv2d(1, 4096, 11), nn.ReLU(), nn.Conv2d(4096, 4096, 7), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(1, 256, 11), nn.ReLU(), nn.Conv2d(256, 32, 7), nn.ReLU())
 
 def failing():
     raise KeyError("weights")

@@ -8,7 +8,7 @@ import pytest
 
 from hw.rtl.emit import EmittedVerilog, emit
 from tests.sim.bus_checks import HoldChecker
-from tests.sim.cocotb_runner import run_bench
+from hw.sim.cocotb_runner import run_bench
 from tests.sim.copy_core import CopyCore
 
 CHANNELS = ["s_axi.b", "s_axi.r", *(f"m_axi_{i}.{channel}" for i in range(2) for channel in ("aw", "w", "ar"))]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -87,14 +87,20 @@ class Mac2Cell(wiring.Component):
         m = Module()
         weight = Signal(WEIGHT_BITS, reset_less=True)
         activation = Signal(signed(ACTIVATION_BITS), reset_less=True)
-        product = Signal(signed(self.field_bits + DIGIT_BITS + ACTIVATION_BITS), reset_less=True)
         acc = Signal(signed(PACKED_BITS), reset_less=True)
         en = delayed(m, self.en, self.latency - 1, "en")[-1]
         first = delayed(m, self.first, self.latency - 1, "first")[-1]
         low, high = weight[:DIGIT_BITS].as_signed(), weight[DIGIT_BITS:]
         operand = Cat(low, low[-1].replicate(self.field_bits - DIGIT_BITS), high).as_signed()
-        m.d.sync += [weight.eq(self.weight), activation.eq(self.activation), product.eq(operand * activation)]
+        m.d.sync += [weight.eq(self.weight), activation.eq(self.activation)]
+        product = self._product(m, operand, activation)
         with m.If(en):
             m.d.sync += acc.eq(Mux(first, 0, acc) + product)
         m.d.comb += self.acc.eq(acc)
         return m
+
+    def _product(self, m: Module, operand: Value, activation: Value) -> Value:
+        """The product, from a register: what a variant of the cell computes in another way."""
+        product = Signal(signed(self.field_bits + DIGIT_BITS + ACTIVATION_BITS), name="product", reset_less=True)
+        m.d.sync += product.eq(operand * activation)
+        return product

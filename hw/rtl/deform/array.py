@@ -20,7 +20,7 @@ from hw.spec.deform import LANES, DeformArch
 class Array(wiring.Component):
     """The array.
 
-    Parameters: ``arch``: its rows, columns (two per cell) and field_bits.
+    Parameters: ``arch``: its rows, columns (two per cell) and field_bits; ``cell``: the multiplier cell that suits the part.
 
     Members
     ----------
@@ -33,8 +33,8 @@ class Array(wiring.Component):
         in cycle t shows in row r's accumulators in cycle t + r + CELL (so it can be asked for then)
     """
 
-    def __init__(self, arch: DeformArch) -> None:
-        self.arch = arch
+    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
+        self.arch, self.cell = arch, cell
         self.groups = arch.cells // LANES
         super().__init__({
             "load": In(1),
@@ -78,7 +78,7 @@ class Array(wiring.Component):
         return [Cat(sums[LANES * g : LANES * g + LANES]) for g in range(self.groups)]
 
     def _cell(self, m: Module, row: int, number: int, step: dict[str, Value], activation: Value) -> Value:
-        m.submodules[f"cell_{row}_{number}"] = cell = Mac2Cell(self.arch.field_bits)
+        m.submodules[f"cell_{row}_{number}"] = cell = self.cell(self.arch.field_bits)
         m.d.comb += [
             cell.weight.eq(step["weights"].word_select(number, WEIGHT_BITS)),
             cell.activation.eq(activation),

@@ -13,6 +13,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.requantise import RequantiseUnit
+from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.common.axi import axi4_manager, axi_lite_subordinate
 from hw.rtl.common.sequencer import Trace
 from hw.rtl.common.shell import Shell
@@ -34,6 +35,7 @@ class DeformCore(wiring.Component):
     Parameters
     ----------
     arch : sizes of array, memories and buses
+    cell : multiplier cell that suits the part; all cells compute the same, so it is not part of the architecture's identity
 
     Members
     -------
@@ -47,8 +49,8 @@ class DeformCore(wiring.Component):
     (bank * row_words + address), ``wgt`` (16-byte units) and ``par``; they drive nothing and only a simulator reads them.
     """
 
-    def __init__(self, arch: DeformArch) -> None:
-        self._arch = arch
+    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
+        self._arch, self._cell = arch, cell
         super().__init__({
             "s_axi": Out(axi_lite_subordinate()),
             **{f"m_axi_{i}": Out(axi4_manager()) for i in range(arch.managers)},
@@ -61,7 +63,7 @@ class DeformCore(wiring.Component):
         m = Module()
         m.submodules.shell = shell = Shell(arch=self._arch, compute=("PW", "DW"))
         self._load, self._store = LoadEngine(self._arch), StoreEngine(self._arch)
-        self._pw, self._dw = PwEngine(self._arch), DwEngine(self._arch)
+        self._pw, self._dw = PwEngine(self._arch, self._cell), DwEngine(self._arch)
         engines = {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}
         for name, engine in engines.items():
             m.submodules[name.lower()] = ResetInserter(shell.flush)(engine)

@@ -13,6 +13,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.delay import delayed
+from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import EngineCommand
 from hw.rtl.deform.array import Array
@@ -29,7 +30,7 @@ from hw.spec.deform.timing.pw import ISSUE
 class PwEngine(wiring.Component):
     """The engine. All its outputs are zero while it is idle.
 
-    Parameters: ``arch``.
+    Parameters: ``arch``; ``cell``: the array's multiplier cell.
 
     Members
     ----------
@@ -40,8 +41,8 @@ class PwEngine(wiring.Component):
     requantise : the unit, with ``arch.columns / 16`` sets
     """
 
-    def __init__(self, arch: DeformArch) -> None:
-        self.arch = arch
+    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
+        self.arch, self.cell = arch, cell
         super().__init__({
             "command": In(EngineCommand),
             "fm_read": Out(ReadPort),
@@ -56,7 +57,7 @@ class PwEngine(wiring.Component):
         m.submodules.control = control = PwControl(self.arch)
         m.submodules.taps = taps = TapWalker(self.arch)
         m.submodules.drain = drain = PwDrain(self.arch)
-        m.submodules.array = array = Array(self.arch)
+        m.submodules.array = array = Array(self.arch, self.cell)
         i = view(PW, self.command.instruction)
         m.d.comb += [
             control.start.eq(self.command.start),

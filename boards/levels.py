@@ -1,0 +1,384 @@
+"""Longest paths of a synthesised netlist in weighted logic levels: a modelled speed, without the vendor's timing.
+
+A path runs from a register's output to a register's input. Its levels are the sum of what its cells weigh (:data:`XCUP` and
+:data:`ECP5` hold the numbers and say what they stand for); wires weigh nothing, so fan-out and distance do not show. Paths from and
+to the top module's ports are found too, and kept apart. As a guide, 6 levels are about 250 MHz and 8 about 200 MHz on UltraScale+
+of the slowest speed grade.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+Json = dict[str, Any]
+
+LUT = 1.0
+"""A look-up table with the wire that leads to it: the unit. A read of a memory made of look-up tables is one too."""
+
+CARRY = 0.1
+"""A cell of a carry chain."""
+
+WIDE_MUX = 0.3
+"""A multiplexer that joins look-up tables within a slice."""
+
+MULTIPLY = 3.0
+"""A multiplier from operand to the next register, be it inside the block or not."""
+
+ADD_IN_DSP = 1.0
+"""The adder of a multiplier block: from its product register, or from an operand that is not multiplied, to a sum that is not
+registered."""
+
+BLOCK_RAM = 2.0
+"""Clock to output of a block RAM whose output register is not used; with it the output counts as a register's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arcs:
+    """What the search needs of one cell: bits of nets.
+
+    ``starts``: (bit, levels): outputs that begin a path. ``through``: (from, to, levels). ``ends``: (bit, levels, pin): inputs that
+    end one.
+    """
+
+    starts: list[tuple[int, float]] = field(default_factory=list)
+    through: list[tuple[int, int, float]] = field(default_factory=list)
+    ends: list[tuple[int, float, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A cell on a path: its type, the name of the net that it drives ("" where synthesis made the net up), levels up to its output."""
+
+    cell: str
+    net: str
+    levels: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """A longest path: weighted ``levels``; ``start`` and ``end``, registers or ports by their names in the design, ``pin`` of the end."""
+
+    levels: float
+    start: str
+    end: str
+    pin: str
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> Json:
+        return {"levels": self.levels, "start": self.start, "end": self.end, "pin": self.pin, "words": self.words()}
+
+    def words(self) -> str:
+        """The path in a line: equal cells in a row are counted, named nets stand behind their cell in brackets."""
+        parts = [self.start]
+        for (cell, net), same in groupby(self.steps, key=lambda step: (step.cell, _without_index(step.net))):
+            count = len(list(same))
+            parts.append(cell + (f" x{count}" if count > 1 else "") + (f" ({net})" if net else ""))
+        return " -> ".join([*parts, f"{self.end}.{self.pin}" if self.pin else self.end])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelReport:
+    """``registers``: the longest path to each register vector from registers, longest first; ``ports``: likewise for paths that begin
+    or end at a port."""
+
+    registers: tuple[Path, ...]
+    ports: tuple[Path, ...]
+
+
+def longest_paths(module: Json, family: str, count: int = 20) -> LevelReport:
+    """The longest paths of a flattened module as ``write_json`` of yosys gives it; ``count`` of each kind at most.
+
+    Raises ValueError for a cell that the family's model does not know, and for a combinational loop.
+    """
+    netlist = _Netlist(module, family)
+    return LevelReport(registers=netlist.worst(count, ports=False), ports=netlist.worst(count, ports=True))
+
+
+class _Netlist:
+    """The netlist as a graph of bits. Bits are numbers; constants are left out."""
+
+    def __init__(self, module: Json, family: str) -> None:
+        self._names = _bit_names(module["netnames"])
+        self._cell_of: dict[int, str] = {}
+        self._through: dict[int, list[tuple[int, float]]] = {}
+        self._starts: dict[int, float] = {}
+        self._ends: list[tuple[int, float, str, str]] = []
+        for name, cell in module["cells"].items():
+            self._add(name, cell, arcs_of(cell, family))
+        ports = [(name, port["direction"], bit) for name, port in module["ports"].items() for bit in port["bits"] if bit_ok(bit)]
+        self._inputs = {bit: 0.0 for _, direction, bit in ports if direction == "input"}
+        self._outputs = [(bit, 0.0, "", name) for name, direction, bit in ports if direction == "output"]
+        self._order = self._topological()
+
+    def _add(self, name: str, cell: Json, arcs: Arcs) -> None:
+        outputs = [bit for pin, bits in cell["connections"].items() if cell["port_directions"][pin] == "output" for bit in bits]
+        named = next((self._names[bit] for bit in outputs if bit in self._names), "")
+        for bit in outputs:
+            if bit_ok(bit):
+                self._cell_of[bit] = cell["type"]
+        self._starts.update(arcs.starts)
+        for source, target, levels in arcs.through:
+            self._through.setdefault(source, []).append((target, levels))
+        register = _without_index(named) or _without_hash(name)
+        self._ends += [(bit, levels, pin, register) for bit, levels, pin in arcs.ends]
+
+    def _topological(self) -> list[int]:
+        """Bits in an order in which everything a bit depends on comes before it."""
+        waiting: dict[int, int] = {}
+        for targets in self._through.values():
+            for target, _ in targets:
+                waiting[target] = waiting.get(target, 0) + 1
+        ready = deque(bit for bit in self._through if bit not in waiting)
+        order = []
+        while ready:
+            bit = ready.popleft()
+            order.append(bit)
+            for target, _ in self._through.get(bit, ()):
+                waiting[target] -= 1
+                if not waiting[target]:
+                    ready.append(target)
+        if looped := [bit for bit, count in waiting.items() if count]:
+            names = sorted({self._names.get(bit, self._cell_of[bit]) for bit in looped})[:5]
+            raise ValueError(f"the netlist must have no combinational loop; one runs through {', '.join(names)}")
+        return order
+
+    def _arrivals(self, starts: Mapping[int, float]) -> tuple[dict[int, float], dict[int, int]]:
+        """Levels at each bit that a start reaches, and the bit before it on the longest path."""
+        levels, before = dict(starts), {}
+        for bit in self._order:
+            if bit in levels:
+                here = levels[bit]
+                for target, weight in self._through.get(bit, ()):
+                    if here + weight > levels.get(target, -1.0):
+                        levels[target], before[target] = here + weight, bit
+        return levels, before
+
+    def worst(self, count: int, *, ports: bool) -> tuple[Path, ...]:
+        """The longest path to each end, longest first."""
+        found: dict[str, tuple[float, int, str, int]] = {}
+        searches = [(self._inputs, [*self._ends, *self._outputs]), (self._starts, self._outputs)] if ports else [(self._starts, self._ends)]
+        arrivals = [self._arrivals(starts) for starts, _ in searches]
+        for number, (_, ends) in enumerate(searches):
+            for bit, extra, pin, end in ends:
+                if bit in arrivals[number][0]:
+                    levels = arrivals[number][0][bit] + extra
+                    if end not in found or levels > found[end][0]:
+                        found[end] = (levels, bit, pin, number)
+        chosen = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:count]
+        return tuple(self._path(end, *what[:3], *arrivals[what[3]]) for end, what in chosen)
+
+    def _path(self, end: str, total: float, bit: int, pin: str, levels: Mapping[int, float], before: Mapping[int, int]) -> Path:
+        bits = [bit]
+        while bits[-1] in before:
+            bits.append(before[bits[-1]])
+        first, *rest = reversed(bits)
+        steps = tuple(Step(cell=self._cell_of[b], net=self._names.get(b, ""), levels=round(levels[b], 2)) for b in rest)
+        start = self._names.get(first) or self._cell_of.get(first, "a port")
+        return Path(levels=round(total, 2), start=start, end=end, pin=pin, steps=steps)
+
+
+def bit_ok(bit: int | str) -> bool:
+    """Whether a bit is a net's, not a constant."""
+    return isinstance(bit, int)
+
+
+def _bit_names(netnames: Mapping[str, Json]) -> dict[int, str]:
+    """The shortest public name of each bit; names nearer to the top are shorter."""
+    names: dict[int, str] = {}
+    for name, net in netnames.items():
+        if net["hide_name"] or "$" in name.split(".")[-1]:
+            continue
+        for index, bit in enumerate(net["bits"]):
+            if bit_ok(bit) and (bit not in names or len(name) < len(names[bit].split("[")[0])):
+                names[bit] = f"{name}[{index}]" if len(net["bits"]) > 1 else name
+    return names
+
+
+def _without_index(name: str) -> str:
+    return re.sub(r"\[\d+\]$", "", name)
+
+
+def _without_hash(name: str) -> str:
+    """A made-up cell name without what changes from run to run."""
+    return re.sub(r"\$\d+|[^.]*\.(?:cc|v):\d+:", "", name)
+
+
+# --- cells -------------------------------------------------------------------------------------------------------------
+
+
+def arcs_of(cell: Json, family: str) -> Arcs:
+    """The arcs of a cell of ``family``. ValueError for an unknown one."""
+    kind = cell["type"]
+    for pattern, arcs in FAMILIES[family].items():
+        if re.fullmatch(pattern, kind):
+            return arcs(cell)
+    raise ValueError(f"cell type {kind} has no model in family {family}; synthesis left it, or boards/levels.py must learn it")
+
+
+def _bits(cell: Json, *pins: str) -> Iterator[tuple[str, int]]:
+    """(pin, bit) of the cell's connected pins of these names; a pattern each."""
+    for pin, bits in cell["connections"].items():
+        if any(re.fullmatch(pattern, pin) for pattern in pins):
+            yield from ((pin, bit) for bit in bits if bit_ok(bit))
+
+
+def _direction(cell: Json, direction: str) -> list[str]:
+    return [re.escape(pin) for pin, way in cell["port_directions"].items() if way == direction]
+
+
+def _combinational(weight: float) -> Callable[[Json], Arcs]:
+    def arcs(cell: Json) -> Arcs:
+        outputs = [bit for _, bit in _bits(cell, *_direction(cell, "output"))]
+        inputs = [bit for _, bit in _bits(cell, *_direction(cell, "input"))]
+        return Arcs(through=[(source, target, weight) for source in inputs for target in outputs])
+
+    return arcs
+
+
+def _sequential(weight: Callable[[Json], float], clocks: Sequence[str]) -> Callable[[Json], Arcs]:
+    """All outputs begin and all inputs but the clocks end paths."""
+
+    def arcs(cell: Json) -> Arcs:
+        inputs = [pin for pin in _direction(cell, "input") if not any(re.fullmatch(clock, pin) for clock in clocks)]
+        return Arcs(
+            starts=[(bit, weight(cell)) for _, bit in _bits(cell, *_direction(cell, "output"))],
+            ends=[(bit, 0.0, pin) for pin, bit in _bits(cell, *inputs)],
+        )
+
+    return arcs
+
+
+def _ignored(cell: Json) -> Arcs:
+    return Arcs()
+
+
+def _carry4(cell: Json) -> Arcs:
+    """Four bits of a chain: what enters at bit i leaves at bits i and above (DI only through the carry of its own bit)."""
+    pins = cell["connections"]
+    through = []
+    for out in ("O", "CO"):
+        for high, target in enumerate(pins.get(out, ())):
+            sources = [*pins.get("CI", ()), *pins.get("CYINIT", ()), *pins.get("S", ())[: high + 1]]
+            sources += pins.get("DI", ())[: high + (out == "CO")]
+            through += [(source, target, CARRY) for source in sources if bit_ok(source) and bit_ok(target)]
+    return Arcs(through=through)
+
+
+def _ccu2c(cell: Json) -> Arcs:
+    """Two bits of a chain, each behind a look-up table."""
+    low = [bit for _, bit in _bits(cell, "[ABCD]0")]
+    high = [bit for _, bit in _bits(cell, "[ABCD]1")]
+    chain = [bit for _, bit in _bits(cell, "CIN")]
+    through = []
+    for pin, tables in (("S0", low), ("S1", low + high), ("COUT", low + high)):
+        for _, target in _bits(cell, pin):
+            through += [(source, target, LUT) for source in tables] + [(source, target, CARRY) for source in chain]
+    return Arcs(through=through)
+
+
+def _lut_ram(reads: Mapping[str, str]) -> Callable[[Json], Arcs]:
+    """A memory of look-up tables: asynchronous reads, by output pin the pattern of its address pins; writes end paths.
+
+    What is read begins paths too: a word may have been written in the last cycle.
+    """
+
+    def arcs(cell: Json) -> Arcs:
+        found = Arcs()
+        addresses = set()
+        for out, pattern in reads.items():
+            sources = list(_bits(cell, pattern))
+            addresses |= {pin for pin, _ in sources}
+            for _, target in _bits(cell, out):
+                found.starts.append((target, LUT))
+                found.through.extend((source, target, LUT) for _, source in sources)
+        writes = [pin for pin in _direction(cell, "input") if pin not in ("WCLK", "CLK", "WCK")]
+        both = ("A", "ADDR.", r"A\d")  # of ports that read and write
+        kept = [pin for pin in writes if pin not in addresses or any(re.fullmatch(name, pin) for name in both)]
+        found.ends.extend((bit, 0.0, pin) for pin, bit in _bits(cell, *kept))
+        return found
+
+    return arcs
+
+
+_LETTERS = {f"DO{letter}": f"ADDR{letter}" for letter in "ABCDEFGH"}
+
+
+def _block_ram(cell: Json) -> float:
+    registered = any(int(value, 2) for name, value in cell["parameters"].items() if re.fullmatch("DO[AB]_REG", name))
+    return 0.0 if registered else BLOCK_RAM
+
+
+def _ultra_ram(cell: Json) -> float:
+    return 0.0 if cell["parameters"].get("OREG_A", "FALSE") == "TRUE" else BLOCK_RAM
+
+
+def _ecp5_ram(cell: Json) -> float:
+    return 0.0 if cell["parameters"].get("REGMODE_B") == "OUTREG" else BLOCK_RAM
+
+
+_DSP_OPERANDS = {"A": "AREG", "B": "BREG", "C": "CREG", "D": "DREG"}
+
+
+def _dsp48(cell: Json) -> Arcs:
+    """Operands that are not registered inside weigh what lies between them and the next register; so does an output."""
+
+    def used(register: str) -> bool:
+        return bool(int(cell["parameters"].get(register, "0"), 2))
+
+    outputs = [bit for _, bit in _bits(cell, "P", "PCOUT", "CARRYOUT", "CARRYCASCOUT", "PATTERN.*", "OVERFLOW", "UNDERFLOW")]
+    multiplies = cell["parameters"].get("USE_MULT", "MULTIPLY") != "NONE"
+    arcs = Arcs()
+    for pin, bit in _bits(cell, "A", "B", "C", "D", "CARRYIN", "PCIN", "ACIN", "BCIN"):
+        product = multiplies and pin in ("A", "B", "D", "ACIN", "BCIN")
+        weight = MULTIPLY if product else ADD_IN_DSP
+        if used(_DSP_OPERANDS.get(pin, "")):
+            arcs.ends.append((bit, 0.0, pin))
+        elif used("PREG") or (product and used("MREG")):
+            arcs.ends.append((bit, weight, pin))
+        else:
+            arcs.through.extend((bit, output, weight) for output in outputs)
+    controls = "CE.*|RST.*|OPMODE|ALUMODE|INMODE|CARRYINSEL"
+    arcs.ends.extend((bit, 0.0, pin) for pin, bit in _bits(cell, controls))
+    if any(used(register) for register in ("PREG", "MREG", *_DSP_OPERANDS.values())):
+        begins = 0.0 if used("PREG") else ADD_IN_DSP if used("MREG") else MULTIPLY
+        arcs.starts.extend((output, begins) for output in outputs)
+    return arcs
+
+
+Model = dict[str, Callable[[Json], Arcs]]
+
+XCUP: Model = {
+    r"LUT\d": _combinational(LUT),
+    "INV|BUFG|IBUF|OBUF": _combinational(0.0),
+    r"MUXF\d": _combinational(WIDE_MUX),
+    "CARRY4": _carry4,
+    "FD[RSPC]E(_1)?": _sequential(lambda _: 0.0, ["C"]),
+    r"SRL16E|SRLC32E": _lut_ram({"Q": r"A\d?"}),
+    r"RAM(32|64)M(8|16)?": _lut_ram(_LETTERS),
+    r"RAM\d+X\dD(_1)?": _lut_ram({"SPO": r"A\d?", "DPO": r"DPRA\d?"}),
+    r"RAM\d+X\dS(_1)?": _lut_ram({"O": r"A\d?"}),
+    "RAMB(18|36)E2": _sequential(_block_ram, ["CLK.*"]),
+    "URAM288": _sequential(_ultra_ram, ["CLK"]),
+    "DSP48E2": _dsp48,
+    "GND|VCC": _ignored,
+}
+"""Cells of UltraScale+ as yosys' ``synth_xilinx -family xcup`` uses them."""
+
+ECP5: Model = {
+    "LUT4": _combinational(LUT),
+    "PFUMX|L6MUX21": _combinational(WIDE_MUX),
+    "CCU2C": _ccu2c,
+    "TRELLIS_FF": _sequential(lambda _: 0.0, ["CLK"]),
+    "TRELLIS_DPR16X4": _lut_ram({"DO": "RAD"}),
+    "DP16KD|PDPW16KD": _sequential(_ecp5_ram, ["CLK.*"]),
+    "MULT18X18D": _combinational(MULTIPLY),
+    "DCCA|GSR|PUR|VHI|VLO": _ignored,
+}
+"""Cells of ECP5 as yosys' ``synth_ecp5`` uses them; it packs no registers into multipliers."""
+
+FAMILIES: dict[str, Model] = {"xcup": XCUP, "ecp5": ECP5}
