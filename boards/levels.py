@@ -109,7 +109,8 @@ class _Netlist:
         self._starts: dict[int, float] = {}
         self._ends: list[tuple[int, float, str, str]] = []
         for name, cell in module["cells"].items():
-            self._add(name, cell, arcs_of(cell, family))
+            if cell["type"] != "$scopeinfo":  # a remark about the hierarchy, no hardware
+                self._add(name, cell, arcs_of(cell, family))
         ports = [(name, port["direction"], bit) for name, port in module["ports"].items() for bit in port["bits"] if bit_ok(bit)]
         self._inputs = {bit: 0.0 for _, direction, bit in ports if direction == "input"}
         self._outputs = [(bit, 0.0, "", name) for name, direction, bit in ports if direction == "output"]

@@ -214,6 +214,23 @@ def emit(
     return result
 
 
+@app.command()
+@reported
+def resources(
+    arch: ArchOption = "default",
+    family: Annotated[str, typer.Option(help="xcup (UltraScale+) or ecp5.")] = "xcup",
+    part: Annotated[str | None, typer.Option(help="The part; the family's smallest if none is named.")] = None,
+    paths: Annotated[int, typer.Option(help="How many of the longest paths to show.")] = 5,
+) -> Result:
+    """Synthesise the core and print what it takes of a part and its longest paths (modelled); minutes the first time."""
+    from sw.flow.files import load_arch
+    from sw.flow.resources import core_resources, show_resources
+
+    result = core_resources(load_arch(arch), family, part, tell=_tell)
+    show_resources(console, result, paths)
+    return result.to_dict()
+
+
 @demo.command()
 @reported
 def digits(

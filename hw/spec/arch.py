@@ -11,6 +11,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 from hw.spec.isa import InstructionSet
@@ -76,7 +77,7 @@ class Arch:
             raise ValueError(f"architecture of core {core} has no parameter {unknown}; it has {sorted(known)}")
         return cls(**{key: value for key, value in data.items() if key != "core"})
 
-    @property
+    @cached_property
     def arch_id(self) -> int:
         """First 64 bits of SHA-256 over canonical JSON of architecture, instruction table and container version."""
         identity = {"arch": self.to_dict(), "instructions": self.instructions.describe(), "container": CONTAINER_VERSION}

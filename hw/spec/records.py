@@ -112,6 +112,8 @@ class _Record:
     kind: ClassVar[str]
     command: ClassVar[str]
 
+    arch_id: int
+
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
@@ -150,7 +152,7 @@ class _Record:
 
     def _content(self) -> dict[str, Any]:
         """Plain JSON data; ``arch_id`` in hex, because JSON numbers of 64 bits do not survive every reader."""
-        data = {**asdict(self), "record": self.kind, "schema": SCHEMA, "arch_id": f"{getattr(self, 'arch_id'):016x}"}
+        data = {**asdict(self), "record": self.kind, "schema": SCHEMA, "arch_id": f"{self.arch_id:016x}"}
         return json.loads(json.dumps(data))
 
     @classmethod
@@ -180,7 +182,6 @@ class DesignRecord(_Record):
     command: ClassVar[str] = PROVE
 
     verilog_sha256: str
-    arch_id: int
     definition_sha256: str
     checks: tuple[Check, ...]
     coverage: Mapping[str, int]
@@ -222,7 +223,6 @@ class ProgramRecord(_Record):
     program_sha256: str
     parameters_sha256: str
     verilog_sha256: str
-    arch_id: int
     graph_sha256: str
     images: int
     links: tuple[Check, ...]

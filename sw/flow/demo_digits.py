@@ -23,6 +23,7 @@ from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
 
 if TYPE_CHECKING:
+    from hw.rtl.emit import EmittedVerilog
     from hw.sim.build import SimulationBuild
     from sw.quant.train import Progress, TrainConfig, Trained
 
@@ -49,6 +50,7 @@ class DigitsResult:
     trained: Trained
     graph: IntegerGraph
     program: Program
+    verilog: EmittedVerilog
     arch: DeformArch
     report: Report
     layers: tuple[LayerCycles, ...]
@@ -116,7 +118,7 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
         graph, codes, trace = _export(trained, data.test_images)
         program = compile_graph(graph, ARCH)
         tell.say(f"compiled {len(graph.nodes)} layers to {program.instruction_count} instructions")
-        build = _wait(building, tell)
+        verilog, build = _wait(building, tell)
     report = _verify(graph, program, codes, trace, images, build, tell)
     fixed = graph({graph.inputs[0]: codes})[graph.outputs[0]].reshape(len(codes), -1).argmax(axis=1)
     labels = data.test_labels.numpy()
@@ -124,6 +126,7 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
         trained=trained,
         graph=graph,
         program=program,
+        verilog=verilog,
         arch=ARCH,
         report=report,
         layers=layer_cycles(program, graph, ARCH, report.times),
@@ -138,19 +141,21 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
     return result
 
 
-def _build(arch: DeformArch) -> SimulationBuild:
+def _build(arch: DeformArch) -> tuple[EmittedVerilog, SimulationBuild]:
     """In a process of its own: elaborate, write Verilog, compile the simulator."""
-    from hw.sim.core import build_core
+    from hw.sim.build import build_simulation
+    from hw.sim.core import emit_core
 
-    return build_core(arch)
+    verilog = emit_core(arch)
+    return verilog, build_simulation(verilog, random_state=True)
 
 
-def _wait(building: Future[SimulationBuild], tell: Tell) -> SimulationBuild:
+def _wait(building: Future[tuple[EmittedVerilog, SimulationBuild]], tell: Tell) -> tuple[EmittedVerilog, SimulationBuild]:
     if not building.done():
         tell.say("waiting for the simulator")
-    build = building.result()
+    verilog, build = building.result()
     tell.say("the simulator was in the cache" if build.cached else "the simulator is built")
-    return build
+    return verilog, build
 
 
 def _train(data: Any, config: TrainConfig | None, tell: Tell) -> Trained:
@@ -207,13 +212,12 @@ def _verify(
 
 def _write(out: Path, result: DigitsResult) -> None:
     """All artefacts, the report last but for the manifest, which names every other file's hash."""
-    from hw.sim.core import emit_core
     from sw.flow.report_html import digits_page
 
     out.mkdir(parents=True, exist_ok=True)
     result.graph.save(out / "digits.graph")
     result.program.save(out / "digits.program")
-    write_atomically(out / "core.v", emit_core(result.arch).text.encode())
+    write_atomically(out / "core.v", result.verilog.text.encode())
     save_json(out / "arch.json", result.arch.to_dict())
     with (out / "inputs.npy").open("wb") as file:
         np.save(file, result.codes)

@@ -99,9 +99,18 @@ def _draw_taps(axes: Any, image: np.ndarray, s: np.ndarray, scale: float, stride
         taps = [(y * stride + step * i, x * stride + step * j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         points = (np.array(taps) + 0.5) * scale
         axes.plot(points[:, 1], points[:, 0], ".", color=colour, markersize=8, clip_on=True, label=f"s = {step}")
-    axes.set(xlim=(-size / 4, 1.25 * size), ylim=(1.35 * size, -size / 4), xticks=[], yticks=[])
+    axes.set(xlim=(-size / 4, 1.25 * size), ylim=(1.25 * size, -size / 4), xticks=[], yticks=[])
     axes.add_patch(_frame(size))
-    axes.legend(fontsize=6.5, loc="lower center", ncols=2, frameon=False, handletextpad=0, columnspacing=0.6, borderpad=0)
+    axes.legend(
+        fontsize=7,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=2,
+        frameon=False,
+        handletextpad=0,
+        columnspacing=0.6,
+        borderpad=0,
+    )
     for spine in axes.spines.values():
         spine.set_visible(False)
 

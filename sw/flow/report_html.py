@@ -28,7 +28,7 @@ code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: an
 LINK_WORDS = {
     "torch_graph": "fixed-point forward of the torch model = integer graph, every tensor",
     "graph_ops": "graph read back from its file = golden operations, node by node",
-    "ops_machine": "graph = program in the interpreter, every output",
+    "ops_machine": "graph = program in the interpreter, every tensor that it stores",
     "machine_rtl": "interpreter = Verilog in Verilator, every byte that every instruction writes, in memory and on chip",
     "timing": "timing model = Verilog, cycles of every instruction",
 }
@@ -85,7 +85,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 def links_table(report: Report) -> str:
     """One row per link, the further runs of the Verilog below theirs."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for link in (*report.links.values(), *([report.timing] if report.timing else [])):
         words = LINK_WORDS.get(link.name, "")
         rows.append((link.name, words, f"{link.compared:,} {link.unit}", f"{link.mismatches:,}", _word(link.ok)))

@@ -9,14 +9,14 @@ from hw.sim.build import SimulationBuild
 from hw.sim.core import build_core
 from hw.sim.loop import Fault, Response, Stalls
 from hw.sim.loop import MemoryTiming as LoopTiming
+from hw.sim.random_programs import Generator
 from hw.spec import regs
 from hw.spec.deform.timing import MemoryTiming, instruction_cycles
 from hw.spec.deform.timing.program import fetch_cycles, program_cycles
 from hw.spec.machine import Outcome
 from hw.spec.program import build_image
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
-from tests.sim.core_bench import ARCH, BASE, DATA, DIRT, PROGRAM, REGIONS, RESULT, CoreBench
-from tests.sim.random_programs import Generator
+from tests.sim.core_bench import ARCH, DATA, DIRT, PROGRAM, REGIONS, RESULT, CoreBench
 
 ENCODE = ARCH.instructions.encode
 LOAD = ENCODE("LOAD", region=1, n0=100)
@@ -34,11 +34,7 @@ def core_build() -> SimulationBuild:
 
 
 def _generator(bench: CoreBench, seed: int) -> Generator:
-    def region_bytes(region: int, word: int, count: int) -> bytes:
-        start = REGIONS[region].base - BASE + 16 * word
-        return bench.memory.bytes[start : start + 16 * count].tobytes()
-
-    return Generator(ARCH, seed, region_bytes)
+    return Generator(ARCH, seed, bench.region_bytes)
 
 
 @pytest.mark.parametrize("latency", [(1, 1, 1), (20, 10, 1), (57, 33, 3)])

@@ -10,9 +10,9 @@ import pytest
 from hw.sim.build import SimulationBuild
 from hw.sim.core import build_core
 from hw.sim.loop import MemoryTiming, Stalls
+from hw.sim.random_programs import Generator
 from hw.spec.regs import ErrorCode
-from tests.sim.core_bench import ARCH, BASE, REGIONS, CoreBench
-from tests.sim.random_programs import Generator
+from tests.sim.core_bench import ARCH, CoreBench
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +21,7 @@ def core_build() -> SimulationBuild:
 
 
 def _generator(bench: CoreBench, seed: int) -> Generator:
-    def region_bytes(region: int, word: int, count: int) -> bytes:
-        start = REGIONS[region].base - BASE + 16 * word
-        return bench.memory.bytes[start : start + 16 * count].tobytes()
-
-    return Generator(ARCH, seed, region_bytes)
+    return Generator(ARCH, seed, bench.region_bytes)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

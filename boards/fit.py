@@ -1,0 +1,64 @@
+"""What a core certainly needs of a part, known before anything is synthesised: block memories and multipliers.
+
+Both numbers are exact where synthesis uses the blocks; look-up tables are left to :mod:`boards.synth`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boards.synth import Part
+from hw.spec.arch import WORD_BYTES
+from hw.spec.deform import LANES, ROW_BANKS, DeformArch
+
+BRAM36_SHAPES = ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1))
+"""(words, bits) that one BRAM36 can be."""
+
+REQUANTISE_MULTIPLIERS = 2 * LANES
+"""Two partial products per lane."""
+
+TAP_MULTIPLIERS = 3 * LANES
+"""Three taps per depthwise lane."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Block memories by name, and multipliers of array, requantise unit and depthwise lanes."""
+
+    memories: dict[str, int]
+    multipliers: dict[str, int]
+
+    def by_resource(self) -> dict[str, dict[str, int]]:
+        """The needs by the part's resource names."""
+        return {"BRAM36": self.memories, "DSP48E2": self.multipliers}
+
+
+def needs(arch: DeformArch) -> Needs:
+    """What the core needs on UltraScale+, at least: small multiplications of addresses come on top where synthesis uses blocks."""
+    bits = 8 * WORD_BYTES
+    return Needs(
+        memories={
+            "feature": brams(arch.feature_words, bits),
+            "row": ROW_BANKS * brams(arch.row_words, bits),
+            "weight": brams(arch.weight_words, bits * arch.weight_word_units),
+            "parameter": brams(arch.parameter_words, bits),
+        },
+        multipliers={"array": arch.rows * arch.cells, "requantise": REQUANTISE_MULTIPLIERS, "depthwise": TAP_MULTIPLIERS},
+    )
+
+
+def brams(words: int, bits: int) -> int:
+    """BRAM36 of a memory, in the best of their shapes."""
+    return min(-(-words // depth) * -(-bits // width) for depth, width in BRAM36_SHAPES)
+
+
+def check_fits(arch: DeformArch, part: Part) -> None:
+    """Raises ValueError, with every number, where the part has too few block memories or multipliers."""
+    refusals = []
+    for resource, needed in needs(arch).by_resource().items():
+        total, available = sum(needed.values()), part.resources.get(resource)
+        if available is not None and total > available:
+            parts = " + ".join(f"{count} {name}" for name, count in needed.items())
+            refusals.append(f"{resource}: {total} needed ({parts}), {available} there")
+    if refusals:
+        raise ValueError(f"the core does not fit {part.name}: {'; '.join(refusals)}. Make its memories or its array smaller")

@@ -1,0 +1,171 @@
+"""Which kinds of instructions and endings a core has gone through: bins with counts, most of them read from the instruction table.
+
+A field with few legal values has a bin per value, so that a value that the table gains must be exercised before a design is proven;
+a size has a bin for 1 and one for more. Crosses, derived properties and the rest are listed here. Only retired instructions count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hw.sim.records import CHANNELS
+from hw.spec.deform import DeformArch
+from hw.spec.deform.instructions import DW_CONV, DW_DEFORM
+from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction
+from hw.spec.program import HEADER_BYTES
+from hw.spec.regs import ErrorCode
+
+FEW_VALUES = 9
+"""A field with at most so many legal values has a bin for each."""
+
+CROSSES = (
+    ("LOAD", "space", "check_crc"),
+    ("PW", "wide_weights", "merge"),
+    ("PW", "wide_weights", "in_unsigned"),
+    ("PW", "in_unsigned", "rounding"),
+    ("DW", "mode", "in_unsigned"),
+    ("DW", "mode", "rounding"),
+)
+"""Pairs of fields of an operation of which every combination must occur."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """A bin of an operation that is hit where ``holds``; required where the architecture can have it."""
+
+    operation: str
+    name: str
+    holds: Callable[[DeformArch, Instruction], bool]
+    possible: Callable[[DeformArch], bool] = lambda arch: True
+
+
+def _tile_words(arch: DeformArch, wide: int) -> int:
+    return arch.cells // 16 * (1 if wide else 2)
+
+
+def _both(name: str, holds: Callable[[DeformArch, Instruction], bool], possible: Callable[[DeformArch], bool]) -> list[Property]:
+    return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
+
+
+PROPERTIES = (
+    *_both(
+        "run longer than a burst",
+        lambda arch, i: i["n0"] > arch.burst_beats,
+        lambda arch: arch.feature_words > arch.burst_beats,
+    ),
+    *_both("gaps between runs", lambda arch, i: i["n1"] > 1 and i["stride1"] > i["n0"], lambda arch: True),
+    *_both("waits for a token", lambda arch, i: i["wait"] != 0, lambda arch: True),
+    *_both("pushes a token", lambda arch, i: i["push"] != 0, lambda arch: True),
+    Property(operation="PW", name="padded", holds=lambda arch, i: i["pad_top"] > 0 and i["pad_left"] > 0),
+    Property(operation="PW", name="unsigned output", holds=lambda arch, i: i["clip_hi"] > 127),
+    Property(
+        operation="PW",
+        name="several weight tiles",
+        holds=lambda arch, i: i["out_words"] > _tile_words(arch, i["wide_weights"]),
+        possible=lambda arch: _tile_words(arch, 1) < 3,
+    ),
+    Property(
+        operation="PW",
+        name="rows of the array left over",
+        holds=lambda arch, i: i["out_rows"] * i["out_cols"] % arch.rows != 0,
+        possible=lambda arch: arch.rows > 1,
+    ),
+    Property(operation="DW", name="first row outside", holds=lambda arch, i: i["row0"] < 1),
+    Property(operation="DW", name="first column outside", holds=lambda arch, i: i["col0"] < 0),
+    Property(
+        operation="DW",
+        name="window of more than three rows",
+        holds=lambda arch, i: i["kernel_h"] > 3 and i["mode"] not in (DW_CONV, DW_DEFORM),
+    ),
+)
+
+
+class Coverage:
+    """Counts of all required bins of an architecture."""
+
+    def __init__(self, arch: DeformArch) -> None:
+        self.arch = arch
+        self.counts: dict[str, int] = dict.fromkeys(_required(arch), 0)
+
+    @property
+    def empty(self) -> list[str]:
+        """Required bins that nothing has hit."""
+        return [name for name, count in self.counts.items() if not count]
+
+    def retired(self, image: bytes, count: int) -> None:
+        """The first ``count`` instructions of a program's image have retired."""
+        for number in range(count):
+            start = HEADER_BYTES + number * INSTRUCTION_BYTES
+            instruction = self.arch.instructions.decode(image[start : start + INSTRUCTION_BYTES])
+            self._hit(dict.fromkeys(self.bins(instruction), 1))
+
+    def ended(self, error: ErrorCode) -> None:
+        """A program has ended."""
+        self._hit({_ending(error): 1})
+
+    def stalled(self, counts: Mapping[str, int]) -> None:
+        """Cycles of random stalls, by channel."""
+        self._hit({f"stall on {channel}": count for channel, count in counts.items()})
+
+    def bins(self, instruction: Instruction) -> Iterator[str]:
+        """The bins that an instruction hits."""
+        name = instruction.name
+        yield name
+        for field in instruction.operation.fields:
+            if _is_binned(field):
+                yield f"{name}.{field.name}={_label(field, instruction[field.name])}"
+        for operation, one, other in CROSSES:
+            if operation == name:
+                yield _cross(name, one, instruction[one], other, instruction[other])
+        for entry in PROPERTIES:
+            if entry.operation == name and entry.holds(self.arch, instruction):
+                yield f"{name}: {entry.name}"
+
+    def _hit(self, hits: Mapping[str, int]) -> None:
+        for name, count in hits.items():
+            if name in self.counts:
+                self.counts[name] += count
+
+
+def _required(arch: DeformArch) -> Iterator[str]:
+    """Names of all bins, in the order of the instruction table."""
+    for operation in arch.instructions.operations:
+        yield operation.name
+        for field in operation.fields:
+            if _is_binned(field):
+                yield from (f"{operation.name}.{field.name}={label}" for label in _labels(field))
+    for name, one, other in CROSSES:
+        fields = {f.name: f for f in arch.instructions.operation(name).fields}
+        yield from (_cross(name, one, a, other, b) for a in _values(fields[one]) for b in _values(fields[other]))
+    yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
+    yield from (_ending(error) for error in ErrorCode)
+    yield from (f"stall on {channel}" for channel in CHANNELS)
+
+
+def _is_binned(field: Field) -> bool:
+    """Fields whose values say what an instruction does; reserved ones have a single value."""
+    return 1 < field.high - field.low + 1 <= FEW_VALUES or field.minimum == 1
+
+
+def _values(field: Field) -> range:
+    return range(field.low, field.high + 1)
+
+
+def _labels(field: Field) -> list[str]:
+    return list(Counter(_label(field, value) for value in _values(field)[: FEW_VALUES + 1]))
+
+
+def _label(field: Field, value: int) -> str:
+    if field.high - field.low + 1 <= FEW_VALUES or value == field.low:
+        return str(value)
+    return f">{field.low}"
+
+
+def _cross(name: str, one: str, a: int, other: str, b: int) -> str:
+    return f"{name}.{one}={a}, {other}={b}"
+
+
+def _ending(error: ErrorCode) -> str:
+    return f"ending {error.name}"

