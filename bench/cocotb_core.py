@@ -1,4 +1,7 @@
-"""cocotb bench of a whole core, run by bench/simulation_speed.py: one program, driven and served per cycle by cocotbext-axi."""
+"""cocotb bench of a whole core, run by bench/simulation_speed.py: one program, its buses served by cocotbext-axi.
+
+With ``checked`` the buses are also watched in every cycle (VALID and payload hold), as the C++ loop always does.
+"""
 
 import json
 import os
@@ -7,10 +10,11 @@ from pathlib import Path
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
+from hw.sim.bus_checks import PortChecker
 from hw.spec.regs import BY_NAME, region_registers
 
 PERIOD_NS = 10
@@ -32,14 +36,26 @@ async def program(dut) -> None:
     await RisingEdge(dut.clk)
     for offset, value in settings(given):
         await host.write_dword(offset, value)
+    checkers = [PortChecker(dut, port) for port in ("s_axi", "m_axi_0")]
+    if given["checked"]:
+        cocotb.start_soon(watch(dut, checkers))
     start, cycles = time.perf_counter(), get_sim_time("ns")
     await host.write_dword(BY_NAME["CONTROL"].offset, BY_NAME["CONTROL"].mask("START"))
     await RisingEdge(dut.irq)
     seconds, cycles = time.perf_counter() - start, (get_sim_time("ns") - cycles) / PERIOD_NS
     error = await host.read_dword(BY_NAME["ERROR_CODE"].offset)
     output = ram.read(given["output"], given["output_bytes"])
-    report = {"cycles": cycles, "seconds": seconds, "error": error, "output": output.hex()}
+    problems = [words for port in checkers for channel in port.checkers.values() for words in channel.problems]
+    report = {"cycles": cycles, "seconds": seconds, "error": error, "problems": problems, "output": output.hex()}
     Path(os.environ["BENCH_REPORT"]).write_text(json.dumps(report))
+
+
+async def watch(dut, checkers: list[PortChecker]) -> None:
+    """Both sides have settled at the falling edge."""
+    while True:
+        await FallingEdge(dut.clk)
+        for checker in checkers:
+            checker.step()
 
 
 def settings(given: dict) -> list[tuple[int, int]]:

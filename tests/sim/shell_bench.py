@@ -17,7 +17,7 @@ from hw.spec.deform.machine import DeformMachine
 from hw.spec.machine import Memory, OpenRegion
 from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, ErrorCode
-from tests.sim.bus_checks import PortChecker
+from hw.sim.bus_checks import PortChecker
 from tests.sim.copy_core import ARCH
 
 SIZE = 1 << 16

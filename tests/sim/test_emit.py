@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.emit import EmitError, EmittedVerilog, emit, prove_equivalent
 from tests.sim.copy_engine import ROM, CopyEngine
 
@@ -104,6 +106,12 @@ def test_watch_nets_keep_width_and_logic(engine_verilog, block_verilog):
     ]
     assert [(net.name, net.width) for net in block_verilog.watches] == [("watch_sum", 32)]
     assert block_verilog.text.count(" = $signed(a) - $signed({ 1'h0, b });") == 1
+
+
+def test_sign_extensions_are_replications():
+    text = emit(Mac2Cell(23), "multiplier").text
+    assert re.search(r"\{18\{\\weight\$\d+ \[3\]\}\}", text)
+    assert not re.search(r"(\[3\], .*?){2}", text)
 
 
 def test_ports_are_those_of_the_signature():

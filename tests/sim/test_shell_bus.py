@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hw.rtl.emit import EmittedVerilog, emit
-from tests.sim.bus_checks import HoldChecker
+from hw.sim.bus_checks import HoldChecker
 from hw.sim.cocotb_runner import run_bench
 from tests.sim.copy_core import CopyCore
 

@@ -4,8 +4,8 @@ Per lane ``clip(round((acc + bias) * multiplier * 2**-shift))``; the stages are
 
 1. the lane's record is read and ``acc + bias`` formed (33 bits),
 2. two partial products with the 16-bit multiplier, of 17 and 16 bits of the sum (one DSP slice each),
-3. their sum, the product (49 bits),
-4. a shift by -9..31 bits, saturated to 11 bits, with the half bit and whether anything was lost below it,
+3. their sum, the product (49 bits), and the part of the shift by multiples of eight,
+4. the rest of the shift by -9..31 bits, saturated to 11 bits, with the half bit and whether anything was lost below it,
 5. rounding, clip, low byte.
 
 Saturating to 11 bits before rounding never shows: the clip that follows has at most 9 bits. For the same reason a left shift
@@ -21,6 +21,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.compare import at_least
 from hw.rtl.arith.delay import delayed
 from hw.rtl.deform.ports import ACC_BITS, RequantisePort
 from hw.spec.deform import LANES
@@ -32,7 +33,14 @@ RECORD_BITS = 64
 
 MAX_LEFT = 9
 PRODUCT_BITS = ACC_BITS + 1 + 16
+HEADROOM = MAX_LEFT + 1
+"""Zeros below the product before the shift: for the largest left shift, and one more, as the lowest bit of the result is the first
+lost one."""
+FINE_BITS = 3
+"""Bits of the amount that the second part of the shift takes."""
 SHIFTED_BITS = 11
+LOSABLE = 30
+"""Low bits of the product that a right shift by up to 31 can lose below the half bit."""
 SPLIT = 17
 
 Record = data.StructLayout({"bias": signed(32), "multiplier": 16, "amount": 6})
@@ -99,26 +107,38 @@ class RequantiseLane(wiring.Component):
 
     @staticmethod
     def _sum_products(v: dict[str, Value]) -> dict[str, Value]:
-        product = Cat(C(0, SPLIT), v["high"]).as_signed() + v["low"]
-        return {"product": product[:PRODUCT_BITS].as_signed(), "amount": v["amount"]}
+        product = (Cat(C(0, SPLIT), v["high"]).as_signed() + v["low"])[:PRODUCT_BITS]
+        coarse = Cat(C(0, HEADROOM), product).as_signed() >> Cat(C(0, FINE_BITS), v["amount"][FINE_BITS:])
+        return {"coarse": coarse, "below": product[:LOSABLE], "amount": v["amount"]}
 
     @staticmethod
     def _shift(v: dict[str, Value]) -> dict[str, Value]:
-        # One more bit than the largest left shift: the lowest bit of the result is the first lost one.
-        headroom = MAX_LEFT + 1
-        shifted = Cat(C(0, headroom), v["product"]).as_signed() >> v["amount"]
-        whole, sign = shifted[1:], shifted[-1]
-        fits = Cat(bit == sign for bit in whole[SHIFTED_BITS - 1 :]).all()
+        coarse, sign, most = v["coarse"], v["coarse"][-1], (1 << FINE_BITS) - 1
+        fine, coarsely = v["amount"][:FINE_BITS], v["amount"][FINE_BITS:]
+        shifted = (coarse.as_signed() >> fine)[: SHIFTED_BITS + 1]
+        # A one at every place below ``fine``, made by shifting ones right.
+        passed = (C((1 << most) - 1, most) >> ~fine)[:most]
+        # Bits above the result must be the sign; of the lowest ones those that the shift does not bring into it.
+        near, upper = coarse[SHIFTED_BITS:][:most] ^ sign.replicate(most), coarse[SHIFTED_BITS + most :]
+        fits = ~(near & ~passed).any() & (upper.all() | ~upper.any())
         saturated = Cat((~sign).replicate(SHIFTED_BITS - 1), sign)
-        lost = Cat(v["product"][b] & (v["amount"] > b + headroom) for b in range(31 - 1)).any()
-        return {"whole": Mux(fits, whole[:SHIFTED_BITS], saturated), "half": shifted[0], "lost": lost}
+        lost = _lost_before(v["below"], coarsely) | (coarse[:most] & passed).any()
+        return {"whole": Mux(fits, shifted[1:], saturated), "half": shifted[0], "lost": lost}
 
     def _round_and_clip(self, v: dict[str, Value]) -> dict[str, Value]:
         half_up = self.rounding == ROUNDING_CODES["RND"]
         half_even = (self.rounding == ROUNDING_CODES["RND_CONV"]) & (v["lost"] | v["whole"][0])
         rounded = v["whole"].as_signed() + Cat(v["half"] & (half_up | half_even), C(0, 1)).as_signed()
-        at_most = Mux(rounded > self.clip_hi, self.clip_hi, rounded)
-        return {"byte": Mux(rounded < self.clip_lo, self.clip_lo, at_most)[:8]}
+        # All comparisons side by side; where the clips cross, the lower one wins.
+        lower = (rounded < self.clip_lo) | (self.clip_hi < self.clip_lo)
+        return {"byte": Mux(lower, self.clip_lo, Mux(rounded > self.clip_hi, self.clip_hi, rounded))[:8]}
+
+
+def _lost_before(below: Value, coarsely: Value) -> Value:
+    """Whether the first part of the shift, by 8 * ``coarsely``, lost a one of the product's low bits ``below``."""
+    ends = [max((step << FINE_BITS) - HEADROOM, 0) for step in range((MAX_LEFT + 31 >> FINE_BITS) + 1)]
+    steps = [(step, below[ends[step - 1] : ends[step]]) for step in range(1, len(ends)) if ends[step]]
+    return Cat(at_least(coarsely, step) & lost.any() for step, lost in steps).any()
 
 
 class RequantiseUnit(wiring.Component):
@@ -138,11 +158,16 @@ class RequantiseUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += self.port.o_valid.eq(delayed(m, self.port.valid, REQUANTISE, "valid")[-1])
+        port = self.port
+        m.d.comb += port.o_valid.eq(delayed(m, port.valid, REQUANTISE, "valid")[-1])
+        # They hold still during an instruction and are used at the pipeline's end only.
+        rounding, clip_lo, clip_hi = (Signal.like(value) for value in (port.rounding, port.clip_lo, port.clip_hi))
+        m.d.sync += [rounding.eq(port.rounding), clip_lo.eq(port.clip_lo), clip_hi.eq(port.clip_hi)]
+        held = {"rounding": rounding, "clip_lo": clip_lo, "clip_hi": clip_hi}
         for pair in range(LANES // 2):
             records = self._record_pair(m, pair)
             for half in range(2):
-                self._lane(m, 2 * pair + half, records[half])
+                self._lane(m, 2 * pair + half, records[half], held)
         return m
 
     def _record_pair(self, m: Module, pair: int) -> data.View:
@@ -159,7 +184,7 @@ class RequantiseUnit(wiring.Component):
         ]
         return read.data
 
-    def _lane(self, m: Module, number: int, record: data.View) -> None:
+    def _lane(self, m: Module, number: int, record: data.View, held: dict[str, Signal]) -> None:
         port = self.port
         m.submodules[f"lane_{number}"] = lane = RequantiseLane()
         if lane.latency != REQUANTISE:
@@ -167,8 +192,6 @@ class RequantiseUnit(wiring.Component):
         m.d.comb += [
             lane.acc.eq(port.acc[number]),
             lane.record.eq(record),
-            lane.rounding.eq(port.rounding),
-            lane.clip_lo.eq(port.clip_lo),
-            lane.clip_hi.eq(port.clip_hi),
+            *(getattr(lane, name).eq(value) for name, value in held.items()),
             port.o_data.word_select(number, 8).eq(lane.o),
         ]
