@@ -31,6 +31,11 @@ errors = Console(stderr=True)
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.", metavar="FILE")]
 ArchOption = Annotated[str, typer.Option("--arch", help="Architecture: a .json or .toml file, or 'default'.")]
 InputsOption = Annotated[Path, typer.Option("--inputs", help="Integer codes (N, C, H, W): .npy, or .npz by input name.")]
+DesignRecordOption = Annotated[Path | None, typer.Option(help="The design record of the core that is on the board.")]
+ProgramRecordOption = Annotated[Path | None, typer.Option(help="The program record.")]
+WithoutProofOption = Annotated[
+    bool, typer.Option("--without-proof", help="Go on without records; the result is marked unproven.")
+]
 
 Result = dict[str, Any]
 
@@ -71,7 +76,7 @@ def _with_json(function: Callable[..., Result]) -> Any:
 
 def _expected(error: Exception) -> bool:
     """Errors that tell users what to do: refusals of ours, missing files and missing extras."""
-    ours = type(error).__module__.split(".")[0] in ("hw", "sw")
+    ours = type(error).__module__.split(".")[0] in ("boards", "hw", "sw")
     return ours or isinstance(error, (ValueError, OSError, ImportError))
 
 
@@ -83,6 +88,10 @@ def _words(error: Exception) -> str:
 
 def _tell(words: str) -> None:
     errors.print(escape(words), highlight=False)
+
+
+def _warn(words: str) -> None:
+    errors.print(f"[bold red]{escape(words)}[/]", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -157,15 +166,42 @@ def verify(
     rtl: Annotated[Path | None, typer.Option(help="Check this Verilog file in place of the generated one.")] = None,
     images: Annotated[int | None, typer.Option(help="Compare only the first so many images.")] = None,
     tensors: Annotated[bool, typer.Option(help="Show whether the compared tensors are alive.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write the program record, which boards need, if all is equal.")] = None,
 ) -> Result:
     """Compare graph, interpreter and simulated Verilog: every output, every byte that every instruction writes, every cycle."""
     from sw.flow.commands import verify_files
+    from sw.flow.gate import verify_and_record
     from sw.flow.show import show_report
 
     with _progress() as progress:
-        report = verify_files(graph, program, inputs, rtl=rtl, images=images, progress=progress)
+        if record is not None:
+            report = verify_and_record(graph, program, inputs, record, rtl=rtl, images=images, progress=progress)
+        else:
+            report = verify_files(graph, program, inputs, rtl=rtl, images=images, progress=progress)
     show_report(console, report, tensors=tensors)
     return report.to_dict()
+
+
+@app.command()
+@reported
+def prove(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The design record's file.")],
+    arch: ArchOption = "default",
+    rtl: Annotated[Path | None, typer.Option(help="Prove this Verilog file in place of the generated one.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of the random programs: 1 to this number.", min=1)] = 3,
+    programs: Annotated[int, typer.Option(help="Random programs per seed.", min=10)] = 60,
+) -> Result:
+    """Prove a design: run the coverage programs on its Verilog, compare with the machine, write the design record."""
+    from sw.flow.files import load_arch
+    from sw.flow.gate import prove_file
+    from sw.flow.show import show_proof
+
+    with _progress() as progress:
+        result = prove_file(
+            load_arch(arch), output, rtl=rtl, seeds=range(1, seeds + 1), programs=programs, progress=progress, tell=_tell
+        )
+    show_proof(console, result)
+    return result
 
 
 @app.command()
@@ -175,11 +211,16 @@ def run(
     inputs: InputsOption,
     device: Annotated[str, typer.Option(help="interpreter or sim.")] = "interpreter",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Output codes: .npy, or .npz by name.")] = None,
+    design_record: DesignRecordOption = None,
+    program_record: ProgramRecordOption = None,
+    without_proof: WithoutProofOption = False,
 ) -> Result:
-    """Run a program on a device."""
+    """Run a program on a device. A board runs only what its records prove; they are looked for beside the program."""
     from sw.flow.commands import run_file
+    from sw.flow.gate import board_options
 
-    result = run_file(program, device, inputs, output, _tell)
+    options = board_options(device, program, design_record, program_record, without_proof=without_proof, warn=_warn)
+    result = run_file(program, device, inputs, output, _tell, options)
     for name, shape in result["outputs"].items():
         console.print(f"{escape(name)}: codes of shape {tuple(shape)}", highlight=False)
     for name, value in result["counters"].items():
@@ -229,6 +270,33 @@ def resources(
     result = core_resources(load_arch(arch), family, part, tell=_tell)
     show_resources(console, result, paths)
     return result.to_dict()
+
+
+@app.command()
+@reported
+def build(
+    board: Annotated[str, typer.Option("--board", help="The board: ulx3s.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bitstream, its texts, reports and manifest.")],
+    arch: Annotated[str | None, typer.Option("--arch", help="Architecture in place of the board's own: a .json or .toml file.")] = None,
+    record: Annotated[Path | None, typer.Option(help="The core's design record, where it is not in the folder.")] = None,
+    without_proof: WithoutProofOption = False,
+) -> Result:
+    """Build a board's bitstream with open tools: synthesis, place and route, packing. Fails where the clock is not met."""
+    from sw.flow.build_board import build_board
+    from sw.flow.files import load_arch
+
+    chosen = None if arch is None else load_arch(arch)
+    with _progress() as progress:
+        result = build_board(
+            board, out, arch=chosen, record=record, without_proof=without_proof, progress=progress, tell=_tell, warn=_warn
+        )
+    console.print(
+        f"{escape(result['bitstream_path'])}: {result['bitstream']['bytes']:,} bytes, routed at {result['routed_mhz']:.1f} MHz for "
+        f"a clock of {result['clock_mhz']:g} MHz{'' if result['proven'] else '; NOT PROVEN'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result
 
 
 @demo.command()

@@ -1,9 +1,6 @@
 """A simulated inference core beside the spec's machine: the same programs, compared by outcome and by every written byte.
 
-    with CoreBench(build_core(arch), arch, seed=1) as bench:
-        bench.fill()
-        bench.run([arch.instructions.encode("LOAD", n0=8)])
-        assert bench.compared["fm"]
+``bench.compared`` counts what was equal, so that a test can ask that it is not nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +31,9 @@ LEAST_DIRT_BYTES = 0x8000
 DIRT_OFFSETS = (0, 100, 700, 1000)
 """First word of region 0 that goes to each on-chip memory: different ones, so that no memory holds another's contents."""
 
+RECORD_BYTES = 8
+"""Of a requantise record: bias (4), multiplier (2), shift (1), unused (1)."""
+
 LONGEST_RUN = 1 << 15
 ALL_STROBES = (1 << WORD_BYTES) - 1
 RUNNING_ERRORS = (ErrorCode.REGION, ErrorCode.BUFFER_RANGE, ErrorCode.BLOB_CRC, ErrorCode.AXI_READ, ErrorCode.AXI_WRITE)
@@ -63,6 +63,36 @@ def dirt_program(arch: DeformArch) -> list[bytes]:
         for start, count in _chunks(arch.row_words if rows else units[name]):
             program.append(encode("LOAD", space=space, n0=count, chip_addr=start, offset=offset + start, **rows))
     return program
+
+
+def bench_memory(arch: DeformArch, seed: int) -> np.ndarray:
+    """Random bytes for the whole memory, with requantise records in the place from which the parameter memory is filled.
+
+    Records of random bytes would drive nearly every output to a clip, where a wrong sum or rounding does not show.
+    """
+    rng, regions = np.random.default_rng(seed), bench_regions(arch)
+    memory = rng.integers(0, 256, regions[-1].base + regions[-1].size - BASE, np.uint8)
+    start = regions[0].base - BASE + WORD_BYTES * DIRT_OFFSETS[-1]
+    records = _records(rng, arch.parameter_words * WORD_BYTES // RECORD_BYTES)
+    memory[start : start + records.size] = records.reshape(-1)
+    return memory
+
+
+def _records(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Records (count, 8) that bring typical accumulators into the range of a byte: half with multiplier 1, so that ties occur,
+    others with a large multiplier, a few with left shifts, a few of random bytes."""
+    kind = rng.random(count)
+    multiplier = np.where(kind < 0.5, 1, rng.integers(1, 1 << 16, count))
+    shift = np.where(kind < 0.5, 0, np.frexp(multiplier)[1]) + rng.integers(2, 10, count)
+    left = kind > 0.9
+    multiplier, shift = np.where(left, 1, multiplier), np.where(left, rng.integers(-4, 1, count), np.minimum(shift, 31))
+    bias = rng.integers(-1, 2, count) * rng.integers(0, 1 << rng.integers(1, 15, count))
+    records = rng.integers(0, 256, (count, RECORD_BYTES), np.uint8)
+    alive = kind < 0.95
+    records[alive, :4] = bias.astype("<i4").view(np.uint8).reshape(-1, 4)[alive]
+    records[alive, 4:6] = multiplier.astype("<u2").view(np.uint8).reshape(-1, 2)[alive]
+    records[alive, 6] = (shift[alive] & 0x3F).astype(np.uint8)
+    return records
 
 
 def _chunks(words: int) -> Iterator[tuple[int, int]]:
@@ -111,7 +141,7 @@ class CoreBench:
         self.loop.reset()
         self.machine = DeformMachine(arch, seed)
         self.memory = Memory(size, BASE)
-        self.memory.bytes[:] = np.random.default_rng(seed).integers(0, 256, size)
+        self.memory.bytes[:] = bench_memory(arch, seed)
         self.loop.memory[:] = self.memory.bytes
 
     def __enter__(self) -> CoreBench:
@@ -189,7 +219,7 @@ class CoreBench:
         self._compare_writes(written)
         self._compare_trace(expected)
         if self.coverage:
-            self.coverage.retired(image, expected.retired)
+            self.coverage.retired(image, written)
         if expected.error == ErrorCode.NONE:
             _require(np.array_equal(self.loop.memory, self.memory.bytes), "memory differs after the program")
         else:

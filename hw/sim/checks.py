@@ -43,6 +43,9 @@ STALL_PROBABILITY = 100
 DRAWS = 50_000
 """Most instructions that are drawn to hit bins which nothing has hit."""
 
+REFILL = 200
+"""Draws after which the on-chip memories are filled again: random loads to the parameter memory leave records that only saturate."""
+
 WATCHDOG_CYCLES, DRAIN_CYCLES, STUCK_CYCLES = 2000, 200, 70_000
 """A watchdog's limit; the end of a program after its last burst; within which a core gives a silent memory up."""
 
@@ -70,6 +73,8 @@ class TestBed:
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 1:
             raise ValueError(f"seeds must be at least one number above 0, not {self.seeds}")
+        if self.arch.regions < 3:
+            raise ValueError(f"regions must be at least 3 for the test programs, not {self.arch.regions}")
         if self.programs < 10:
             raise ValueError(f"random programs per seed must be at least 10, not {self.programs}")
         self.coverage = Coverage(self.arch)
@@ -78,8 +83,11 @@ class TestBed:
     def bench(self, seed: int, **options: Any) -> Iterator[CoreBench]:
         """A core and a machine with the same contents."""
         with CoreBench(self.build, self.arch, seed=seed, coverage=self.coverage, **options) as bench:
-            bench.fill()
-            yield bench
+            try:
+                bench.fill()
+                yield bench
+            except CoreMismatch as error:
+                raise CoreMismatch(f"seed {seed}, program {bench.compared['programs']}: {error}") from error
             self.coverage.stalled(bench.loop.stall_counts())
             self.watched["programs"] += bench.compared["programs"]
             self.watched.update({kind: bench.compared[kind] for kind in ("read beats", "write beats")})
@@ -117,8 +125,10 @@ def _close_coverage(bed: TestBed, bench: CoreBench, seed: int) -> None:
     """Directed transfers, and random instructions that hit a bin which is still empty."""
     bench.run(transfers(bed.arch))
     generator, decode = bed.generator(bench, seed + 1), bed.arch.instructions.decode
-    for _ in range(DRAWS):
-        empty = {name for name in bed.coverage.empty if "." in name or ":" in name}
+    for draw in range(DRAWS):
+        if draw % REFILL == 0:
+            bench.fill()
+        empty = {name for name in bed.coverage.empty if not name.startswith(("ending", "stall"))}
         if not empty:
             return
         raw = generator.instruction()
@@ -168,7 +178,9 @@ def error_programs(bed: TestBed) -> Counts:
     refusals = 0
     with bed.bench(bed.seeds[0] + 8) as bench:
         for program in refused(bed.arch, bed.generator(bench, bed.seeds[0])):
-            refusals += bench.run(program).error is not ErrorCode.NONE
+            outcome = bench.run(program)
+            _require(outcome.error is not ErrorCode.NONE, f"program {refusals} breaks a rule and must be refused")
+            refusals += 1
         return _bytes(bench.compared) | {"refusals": refusals}
 
 
@@ -315,7 +327,9 @@ def bus_protocol(bed: TestBed) -> Counts:
 
 def _bytes(compared: Mapping[str, int]) -> Counts:
     """What a bench compared, in the record's words."""
-    spaces = [name for name in compared if name not in ("programs", "instructions", "read beats", "write beats", "stall cycles")]
+    spaces = [
+        name for name in compared if name not in ("programs", "instructions", "read beats", "write beats", "stall cycles")
+    ]
     kinds = {name: compared[name] for name in ("programs", "instructions")}
     return kinds | {f"bytes of {name}": compared[name] for name in sorted(spaces)}
 

@@ -7,13 +7,16 @@ a size has a bin for 1 and one for more. Crosses, derived properties and the res
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from hw.sim.records import CHANNELS
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import DW_CONV, DW_DEFORM
 from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction
+from hw.spec.machine import Writes
 from hw.spec.program import HEADER_BYTES
 from hw.spec.regs import ErrorCode
 
@@ -31,6 +34,12 @@ CROSSES = (
 """Pairs of fields of an operation of which every combination must occur."""
 
 
+REQUANTISING = ("PW", "DW")
+BETWEEN = "bytes between the clips"
+LEAST_INSIDE = 1000
+"""Bytes between the clips that each rounding of each operation must have written: at a clip no wrong sum or rounding shows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Property:
     """A bin of an operation that is hit where ``holds``; required where the architecture can have it."""
@@ -45,7 +54,9 @@ def _tile_words(arch: DeformArch, wide: int) -> int:
     return arch.cells // 16 * (1 if wide else 2)
 
 
-def _both(name: str, holds: Callable[[DeformArch, Instruction], bool], possible: Callable[[DeformArch], bool]) -> list[Property]:
+def _both(
+    name: str, holds: Callable[[DeformArch, Instruction], bool], possible: Callable[[DeformArch], bool]
+) -> list[Property]:
     return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
 
 
@@ -91,15 +102,15 @@ class Coverage:
 
     @property
     def empty(self) -> list[str]:
-        """Required bins that nothing has hit."""
-        return [name for name, count in self.counts.items() if not count]
+        """Required bins that nothing has hit, or not enough."""
+        return [name for name, count in self.counts.items() if count < (LEAST_INSIDE if name.endswith(BETWEEN) else 1)]
 
-    def retired(self, image: bytes, count: int) -> None:
-        """The first ``count`` instructions of a program's image have retired."""
-        for number in range(count):
-            start = HEADER_BYTES + number * INSTRUCTION_BYTES
+    def retired(self, image: bytes, written: Sequence[Writes]) -> None:
+        """Instructions of a program's image have retired, and wrote this."""
+        for writes in written:
+            start = HEADER_BYTES + writes.index * INSTRUCTION_BYTES
             instruction = self.arch.instructions.decode(image[start : start + INSTRUCTION_BYTES])
-            self._hit(dict.fromkeys(self.bins(instruction), 1))
+            self._hit({name: _inside(instruction, writes) if name.endswith(BETWEEN) else 1 for name in self.bins(instruction)})
 
     def ended(self, error: ErrorCode) -> None:
         """A program has ended."""
@@ -122,6 +133,8 @@ class Coverage:
         for entry in PROPERTIES:
             if entry.operation == name and entry.holds(self.arch, instruction):
                 yield f"{name}: {entry.name}"
+        if name in REQUANTISING and not instruction.values.get("merge", 0):
+            yield _between(name, instruction["rounding"])
 
     def _hit(self, hits: Mapping[str, int]) -> None:
         for name, count in hits.items():
@@ -140,8 +153,21 @@ def _required(arch: DeformArch) -> Iterator[str]:
         fields = {f.name: f for f in arch.instructions.operation(name).fields}
         yield from (_cross(name, one, a, other, b) for a in _values(fields[one]) for b in _values(fields[other]))
     yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
+    for name in REQUANTISING:
+        rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
+        yield from (_between(name, value) for value in _values(rounding))
     yield from (_ending(error) for error in ErrorCode)
     yield from (f"stall on {channel}" for channel in CHANNELS)
+
+
+def _inside(instruction: Instruction, writes: Writes) -> int:
+    """Bytes that an instruction wrote and that are none of its two clips, as bytes."""
+    _, data = writes.sorted("fm")
+    return int(np.count_nonzero((data != instruction["clip_lo"] & 0xFF) & (data != instruction["clip_hi"] & 0xFF)))
+
+
+def _between(name: str, rounding: int) -> str:
+    return f"{name}.rounding={rounding}: {BETWEEN}"
 
 
 def _is_binned(field: Field) -> bool:

@@ -98,7 +98,7 @@ class Generator:
         if space != 1:
             shape = self._transfer(min(size, 120))
             return {**shape, "chip_addr": self.below(size - shape["n0"] * shape["n1"] * shape["n2"] + 1)}
-        shape = self._transfer(self.arch.row_words // 4) | {"n2": self.between(1, 20)}
+        shape = self._transfer(min(self.arch.row_words // 4, 16)) | {"n2": self.between(1, 20)}
         return {**shape, "chip_addr": self.below(4)}
 
     def _crc(self, fields: dict[str, int]) -> int:

@@ -53,10 +53,15 @@ class Arch:
     outstanding: int = 4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "region_manager", tuple(self.region_manager))
+        if isinstance(self.region_manager, list):
+            object.__setattr__(self, "region_manager", tuple(self.region_manager))
+        for entry in fields(self):
+            kind, value = type(entry.default), getattr(self, entry.name)
+            _require(type(value) is kind, entry.name, f"of type {kind.__name__}", value)
         _require(1 <= self.regions <= 16, "regions", "in 1..16", self.regions)
         _require(1 <= self.managers <= 4, "managers", "in 1..4", self.managers)
-        mapped = len(self.region_manager) == self.regions and all(0 <= m < self.managers for m in self.region_manager)
+        reached = [type(m) is int and 0 <= m < self.managers for m in self.region_manager]
+        mapped = len(reached) == self.regions and all(reached)
         _require(mapped, "region_manager", f"one manager below {self.managers} per region", self.region_manager)
         _require(self.burst_beats in [1 << i for i in range(9)], "burst_beats", "a power of two in 1..256", self.burst_beats)
         _require(self.outstanding in [1 << i for i in range(5)], "outstanding", "a power of two in 1..16", self.outstanding)
@@ -68,12 +73,14 @@ class Arch:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Arch:
         """The architecture that plain data describes; unknown cores and parameters are refused by name."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"an architecture must be a table of parameters, not {data!r}")
         core = data.get("core")
         if core not in CORES:
             raise ValueError(f"architecture core must be one of {list(CORES)}, not {core!r}")
         cls: type[Arch] = importlib.import_module(f"hw.spec.{core}").ARCH
         known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known - {"core"}):
+        if unknown := sorted(set(data) - known - {"core"}, key=str):
             raise ValueError(f"architecture of core {core} has no parameter {unknown}; it has {sorted(known)}")
         return cls(**{key: value for key, value in data.items() if key != "core"})
 

@@ -46,9 +46,11 @@ class Region:
     data: bytes = b""
 
     def __post_init__(self) -> None:
+        _check_name("a region's name", self.name)
+        object.__setattr__(self, "size", _integer(f"size of region {self.name}", self.size))
         if self.kind not in REGION_KINDS:
             raise ValueError(f"region kind must be one of {REGION_KINDS}, not {self.kind!r}")
-        if self.size < 0 or self.size % WORD_BYTES or len(self.data) > self.size:
+        if self.size % WORD_BYTES or len(self.data) > self.size:
             raise ValueError(
                 f"region {self.name} must have a size that is a multiple of 16 and holds its {len(self.data)} bytes, "
                 f"not {self.size}"
@@ -70,11 +72,17 @@ class TensorLayout:
     slots: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
-        object.__setattr__(self, "slots", tuple(self.slots))
+        _check_name("a tensor's name", self.name)
+        for name in ("region", "offset"):
+            object.__setattr__(self, name, _integer(f"{name} of tensor {self.name}", getattr(self, name)))
+        object.__setattr__(self, "shape", tuple(_integer(f"shape of tensor {self.name}", d, 1) for d in self.shape))
+        object.__setattr__(self, "slots", tuple(_integer(f"a slot of tensor {self.name}", s, -1) for s in self.slots))
+        if len(self.shape) != 3:
+            raise ValueError(f"tensor {self.name} must have shape (C, H, W), not {self.shape}")
         if len(self.slots) % WORD_BYTES:
             raise ValueError(f"tensor {self.name} must have slots in words of 16, not {len(self.slots)}")
-        if sorted(s for s in self.slots if s >= 0) != list(range(self.shape[0])):
+        used = sorted(s for s in self.slots if s >= 0)
+        if len(used) != self.shape[0] or used != list(range(len(used))):
             raise ValueError(f"tensor {self.name}: slots must hold each of {self.shape[0]} channels once")
         if self.fmt.width > 8:
             raise ValueError(f"tensor {self.name} must have at most 8 bits, not {self.fmt.width}")
@@ -126,6 +134,21 @@ class Intermediate:
 
     after: int
     layout: TensorLayout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", _integer(f"after of tensor {self.layout.name}", self.after))
+
+
+def _integer(name: str, value: Any, low: int = 0) -> int:
+    """An integer of at least ``low``; files hold anything, numpy integers come from compilers."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
+    return int(value)
+
+
+def _check_name(what: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} must be text, not {value!r}")
 
 
 def slot_bytes(codes: np.ndarray, slots: Sequence[int]) -> np.ndarray:
@@ -183,14 +206,20 @@ class Program:
 
     @staticmethod
     def from_bytes(data: bytes, where: str = "program") -> Program:
-        """The program in a file's bytes; ProgramError names what is wrong."""
+        """The program in a file's bytes; ProgramError names what is wrong.
+
+        Only bytes that :meth:`to_bytes` writes are taken: each program has one file, and ``digest`` is its hash.
+        """
         if not data.startswith(FILE_MAGIC):
             raise ProgramError(f"{where} is not a Bitloom program file; write one with 'bitloom compile'")
         if len(data) < len(FILE_MAGIC) + 12 or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
             raise ProgramError(f"{where} is damaged or truncated (CRC-32 differs); compile it again")
         try:
-            return Program._parse(data)
-        except (KeyError, TypeError, ValueError) as error:
+            program = Program._parse(data)
+            if program.to_bytes() != data:
+                raise ValueError("its manifest is not written as this version writes it")
+            return program
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ProgramError(f"{where} does not hold a valid program ({error}); compile it with this version") from error
 
     @staticmethod
@@ -198,13 +227,19 @@ class Program:
         start = len(FILE_MAGIC) + 8
         at = start + int.from_bytes(data[len(FILE_MAGIC) : start], "little")
         manifest = json.loads(data[start:at])
-        image, at = data[at : at + manifest["image_bytes"]], at + manifest["image_bytes"]
+        if not isinstance(manifest, dict):
+            raise ValueError("its manifest must be a table")
+        size = _integer("image_bytes", manifest["image_bytes"])
+        image, at = data[at : at + size], at + size
         regions = []
         for entry in manifest["regions"]:
-            regions.append(Region(**{**entry, "data": data[at : at + entry["data"]]}))
-            at += entry["data"]
+            size = _integer("the bytes of a region", entry["data"])
+            regions.append(Region(**{**entry, "data": data[at : at + size]}))
+            at += size
         if at != len(data) - 4:
             raise ValueError(f"its parts cover {at} of {len(data) - 4} bytes")
+        for layer in manifest["layers"]:
+            _check_name("a layer's name", layer)
         return Program(
             arch=Arch.from_dict(manifest["arch"]),
             image=image,

@@ -130,7 +130,9 @@ class _Record:
         if content.get("record") != cls.kind:
             raise RecordError(f"{where} must be a {cls.kind} record, not {content.get('record')!r}: run '{cls.command}'")
         if content["schema"] != SCHEMA:
-            raise RecordError(f"{where} must have schema {SCHEMA}, not {content['schema']}: run '{cls.command}' of this version")
+            raise RecordError(
+                f"{where} must have schema {SCHEMA}, not {content['schema']}: run '{cls.command}' of this version"
+            )
         try:
             record = cls._parse({key: value for key, value in content.items() if key not in ("record", "schema")})
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from hw.spec.program import Program, write_atomically
 from sw.compiler import compile_graph
 from sw.flow.chain import Report
 from sw.flow.files import load_inputs, save_json, save_outputs
-from sw.flow.verify import verify
+from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
 from sw.runtime import Device, DeviceError, open_device
+from sw.runtime.proof import UnprovenWarning
 
 Tell = Callable[[str], None]
 
@@ -44,38 +46,54 @@ def verify_files(
     *,
     rtl: Path | None = None,
     images: int | None = None,
+    variants: Sequence[Variant] = (),
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Report:
-    """Verify a program's file against its graph's file."""
+    """Verify a program's file against its graph's file; ``variants`` are further runs of the Verilog."""
     if images is not None and images < 1:
         raise ValueError(f"the number of images must be at least 1, not {images}")
     if rtl is not None and not rtl.is_file():
         raise ValueError(f"there is no Verilog file {rtl}: write one with 'bitloom emit'")
     network = IntegerGraph.load(graph)
     codes = load_inputs(inputs, network.inputs)
-    return verify(network, Program.load(program), codes, rtl=rtl, images=images, progress=progress)
+    simulation = Simulation(rtl=rtl, variants=variants)
+    return verify(network, Program.load(program), codes, images=images, simulation=simulation, progress=progress)
 
 
-def run_file(program_path: Path, device: str, inputs: Path, output: Path | None, tell: Tell) -> dict[str, Any]:
-    """Run a program's file on a device."""
+def run_file(
+    program_path: Path, device: str, inputs: Path, output: Path | None, tell: Tell, gate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run a program's file on a device.
+
+    ``gate`` are the options of ``sw.flow.gate.board_options``. Where there are any, the result says whether the run is proven, and
+    so does a manifest beside ``output``.
+    """
+    gate = gate or {}
     program = Program.load(program_path)
     codes = load_inputs(inputs, [layout.name for layout in program.inputs])
-    with _open(device, program, tell) as opened:
+    with _open(device, program, tell, gate) as opened:
         outputs, counters = opened.run(program, codes)
-    if output is not None:
-        save_outputs(output, outputs)
-    return {
+    result = {
         "ok": True,
         "device": device,
         "outputs": {name: list(codes.shape) for name, codes in outputs.items()},
         "counters": counters,
     }
+    if gate:
+        result |= {"proven": "proof" in gate, "program_sha256": program.digest}
+    if output is not None:
+        save_outputs(output, outputs)
+        if gate:
+            save_json(output.with_name(f"{output.name}.json"), result)
+    return result
 
 
-def _open(kind: str, program: Program, tell: Tell) -> Device:
+def _open(kind: str, program: Program, tell: Tell, gate: Mapping[str, Any]) -> Device:
     if kind == "sim":
-        return open_device(kind, arch=program.arch, progress=tell)
-    return open_device(kind)
+        return open_device(kind, arch=program.arch, progress=tell, **gate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnprovenWarning)  # the command has said so already
+        return open_device(kind, **gate)
 
 
 def emit_file(arch: DeformArch, output: Path, tell: Tell) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -63,3 +66,20 @@ def show_check(console: Console, target: str, result: CheckResult) -> None:
     for obstacle in result.obstacles:
         line = f"  {obstacle.place}: {obstacle.reason}; {obstacle.advice}"
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def show_proof(console: Console, result: Mapping[str, Any]) -> None:
+    """One row per check of a proven design, and its identity."""
+    table = Table(title=f"design {result['verilog_sha256'][:12]}, proven", title_justify="left")
+    table.add_column("check")
+    table.add_column("compared, 0 mismatches")
+    for name, compared in result["checks"].items():
+        table.add_row(name, ", ".join(f"{count:,} {kind}" for kind, count in compared.items()))
+    console.print(table)
+    hits = result["coverage"].values()
+    console.print(
+        f"coverage: {len(hits)} of {len(hits)} required bins, the rarest hit {min(hits)} times; "
+        f"build_id {result['build_id']}; {result['seconds']:.0f} s; record: {escape(result['record'])}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -9,16 +9,36 @@ from typing import Any
 
 from sw.runtime.device import Device, ImageRun, Launch
 from sw.runtime.errors import CoreFault, DeviceError
+from sw.runtime.proof import Proof, require_proof
 from sw.runtime.records import RunRecord
 
 KINDS = ("interpreter", "sim")
 
 
-def open_device(kind: str, **options: Any) -> Device:
+def open_device(kind: str, *, proof: Proof | None = None, without_proof: bool = False, **options: Any) -> Device:
     """A device of a kind: ``interpreter`` (options of InterpreterDevice) or ``sim`` (``arch=`` and options of SimDevice).
 
-    DeviceError for a kind that is not there, in words.
+    A board needs ``proof``, or ``without_proof=True``, which warns (``sw.runtime.proof``); a simulated core may be given one.
+    GateRefusal where records are missing or do not match; DeviceError for a kind that is not there, in words.
     """
+    if kind in KINDS:
+        require_proof(kind, proof, without_proof=without_proof)
+    device = _open(kind, options)
+    if proof is None:
+        return device
+    from sw.runtime.driver import CoreDevice
+
+    if not isinstance(device, CoreDevice):
+        raise DeviceError(f"device kind {kind!r} has no core that a proof could be of: leave the proof out")
+    try:
+        device.demand(proof)
+    except Exception:
+        device.close()
+        raise
+    return device
+
+
+def _open(kind: str, options: dict[str, Any]) -> Device:
     if kind == "interpreter":
         from sw.runtime.interpreter import InterpreterDevice
 
@@ -32,4 +52,4 @@ def open_device(kind: str, **options: Any) -> Device:
     raise DeviceError(f"device kind must be one of {', '.join(KINDS)}, not {kind!r}")
 
 
-__all__ = ["KINDS", "CoreFault", "Device", "DeviceError", "ImageRun", "Launch", "RunRecord", "open_device"]
+__all__ = ["KINDS", "CoreFault", "Device", "DeviceError", "ImageRun", "Launch", "Proof", "RunRecord", "open_device"]

@@ -14,6 +14,7 @@ from hw.spec.regs import BY_NAME, COUNTERS, IDENTITY, SHELL_VERSION, ErrorCode, 
 from sw.runtime.device import Counters, Device, Launch
 from sw.runtime.errors import DeviceError
 from sw.runtime.placement import Placement
+from sw.runtime.proof import Proof
 
 _WORD = 0xFFFF_FFFF
 
@@ -149,7 +150,9 @@ class CoreDriver:
 
 
 class CoreDevice(Device):
-    """A core behind a transport, as a device."""
+    """A core behind a transport, as a device. ``proof``: what programs must match here; None takes any of the architecture."""
+
+    proof: Proof | None = None
 
     def __init__(self, transport: Transport, *, watchdog: int = 0) -> None:
         self.transport = transport
@@ -159,6 +162,17 @@ class CoreDevice(Device):
     @property
     def arch_id(self) -> int:
         return self.driver.identity.arch_id
+
+    def demand(self, proof: Proof) -> None:
+        """From now on only the recorded program runs; GateRefusal where the core is not the recorded design."""
+        identity = self.driver.identity
+        proof.admit_core(identity.arch_id, identity.build_id)
+        self.proof = proof
+
+    def check(self, program: Program) -> None:
+        super().check(program)
+        if self.proof is not None:
+            self.proof.admit_program(program)
 
     def write_memory(self, address: int, data: bytes) -> None:
         self.transport.write_memory(address, data)

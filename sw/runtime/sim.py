@@ -15,10 +15,12 @@ import numpy as np
 from hw.spec.arch import Arch
 from hw.spec.machine import Outcome
 from hw.spec.program import Program
+from hw.spec.records import require_design
 from sw.runtime.device import Launch
 from sw.runtime.driver import CoreDevice
 from sw.runtime.errors import DeviceError
 from sw.runtime.placement import MEMORY_BASE, MEMORY_BYTES, Placement
+from sw.runtime.proof import Proof
 from sw.runtime.records import MEMORY, InstructionTime, RunRecord, WriteLog
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class SimDevice(CoreDevice):
     timing, stalls, faults : of the memory (``hw.sim.loop``)
     state_seed : draws the contents of every register and memory at power-up
     max_cycles : most cycles of one program
+    build_id : what the core's port is tied to, as a board's wrapper does; reads back from its register
     build : a simulator that has been built already (``hw.sim.core.build_core``); then ``verilog`` is not read
     progress : is told in words what goes on while the simulator is built
     """
@@ -103,6 +106,7 @@ class SimDevice(CoreDevice):
         memory_base: int = MEMORY_BASE,
         memory_bytes: int = MEMORY_BYTES,
         max_cycles: int = MAX_CYCLES,
+        build_id: int = 0,
         build: SimulationBuild | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
@@ -111,6 +115,7 @@ class SimDevice(CoreDevice):
             from hw.sim.loop import Loop
         except ImportError as error:
             raise DeviceError(f"{_MISSING} ({error})") from error
+        self._arch = arch
         self.build = build or build_core(arch, verilog, progress=progress)
         self.loop = Loop(
             self.build,
@@ -119,12 +124,18 @@ class SimDevice(CoreDevice):
             timing=timing,
             stalls=stalls,
             faults=faults,
+            build_id=build_id,
             state_seed=state_seed,
             trace_writes=True,
         )
         self.loop.reset()
         self.simulation = SimTransport(self.loop, memory_base, max_cycles)
         super().__init__(self.simulation, watchdog=watchdog)
+
+    def demand(self, proof: Proof) -> None:
+        """As on a board; and the Verilog that is simulated must be the recorded one."""
+        require_design(proof.design, self.build.verilog_sha256, self._arch)
+        super().demand(proof)
 
     def reset(self) -> None:
         """Pulse the core's reset; memory stays."""

@@ -21,8 +21,8 @@ MAY_SEE = {
     "sw/models": {"hw.spec", "sw.models", "sw.quant", "sw.sparse"},
     "sw/compiler": {"hw.spec", "sw.graph", "sw.compiler"},
     "sw/runtime": {"hw.spec", "sw.runtime", "hw.sim"},
-    "sw/flow": {"hw", "sw"},
-    "sw/cli.py": {"hw", "sw"},
+    "sw/flow": {"hw", "sw", "boards"},
+    "sw/cli.py": {"hw", "sw", "boards"},
 }
 """Folder or file to the packages of ours that it may import."""
 
