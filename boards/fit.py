@@ -5,6 +5,7 @@ Both numbers are exact where synthesis uses the blocks; look-up tables are left 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from boards.synth import Part
@@ -12,7 +13,7 @@ from hw.spec.arch import WORD_BYTES
 from hw.spec.deform import LANES, ROW_BANKS, DeformArch
 
 BRAM36_SHAPES = ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1))
-"""(words, bits) that one BRAM36 can be."""
+"""(words, bits) that one BRAM36 can be; its halves have half the words each."""
 
 REQUANTISE_MULTIPLIERS = 2 * LANES
 """Two partial products per lane."""
@@ -25,10 +26,10 @@ TAP_MULTIPLIERS = 3 * LANES
 class Needs:
     """Block memories by name, and multipliers of array, requantise unit and depthwise lanes."""
 
-    memories: dict[str, int]
+    memories: dict[str, float]
     multipliers: dict[str, int]
 
-    def by_resource(self) -> dict[str, dict[str, int]]:
+    def by_resource(self) -> dict[str, Mapping[str, float]]:
         """The needs by the part's resource names."""
         return {"BRAM36": self.memories, "DSP48E2": self.multipliers}
 
@@ -47,9 +48,15 @@ def needs(arch: DeformArch) -> Needs:
     )
 
 
-def brams(words: int, bits: int) -> int:
-    """BRAM36 of a memory, in the best of their shapes."""
-    return min(-(-words // depth) * -(-bits // width) for depth, width in BRAM36_SHAPES)
+def brams(words: int, bits: int) -> float:
+    """BRAM36 of a memory, in the best of their shapes; all whole or all halves."""
+    whole = (_blocks(words, bits, depth, width) for depth, width in BRAM36_SHAPES)
+    halves = (_blocks(words, bits, depth // 2, width) / 2 for depth, width in BRAM36_SHAPES[1:])
+    return min(*whole, *halves)
+
+
+def _blocks(words: int, bits: int, depth: int, width: int) -> int:
+    return -(-words // depth) * -(-bits // width)
 
 
 def check_fits(arch: DeformArch, part: Part) -> None:
@@ -58,7 +65,7 @@ def check_fits(arch: DeformArch, part: Part) -> None:
     for resource, needed in needs(arch).by_resource().items():
         total, available = sum(needed.values()), part.resources.get(resource)
         if available is not None and total > available:
-            parts = " + ".join(f"{count} {name}" for name, count in needed.items())
-            refusals.append(f"{resource}: {total} needed ({parts}), {available} there")
+            parts = " + ".join(f"{count:g} {name}" for name, count in needed.items())
+            refusals.append(f"{resource}: {total:g} needed ({parts}), {available} there")
     if refusals:
         raise ValueError(f"the core does not fit {part.name}: {'; '.join(refusals)}. Make its memories or its array smaller")

@@ -41,12 +41,14 @@ BLOCK_RAM = 2.0
 class Arcs:
     """What the search needs of one cell: bits of nets.
 
-    ``starts``: (bit, levels): outputs that begin a path. ``through``: (from, to, levels). ``ends``: (bit, levels, pin): inputs that
-    end one.
+    ``starts``: (bit, levels): outputs that begin a path. ``through``: (from, to, levels). ``tabled``: likewise, for pins that can only
+    be reached through the look-up table beside them: a level more where no table drives them. ``ends``: (bit, levels, pin): inputs
+    that end a path.
     """
 
     starts: list[tuple[int, float]] = field(default_factory=list)
     through: list[tuple[int, int, float]] = field(default_factory=list)
+    tabled: list[tuple[int, int, float]] = field(default_factory=list)
     ends: list[tuple[int, float, str]] = field(default_factory=list)
 
 
@@ -61,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """A longest path: weighted ``levels``; ``start`` and ``end``, registers or ports by their names in the design, ``pin`` of the end."""
+    """A longest path: ``levels``, ``start`` and ``end`` (registers or ports, by name), and the ``pin`` at which it ends."""
 
     levels: float
     start: str
@@ -106,11 +108,15 @@ class _Netlist:
         self._names = _bit_names(module["netnames"])
         self._cell_of: dict[int, str] = {}
         self._through: dict[int, list[tuple[int, float]]] = {}
+        self._tabled: list[tuple[int, int, float]] = []
         self._starts: dict[int, float] = {}
         self._ends: list[tuple[int, float, str, str]] = []
         for name, cell in module["cells"].items():
             if cell["type"] != "$scopeinfo":  # a remark about the hierarchy, no hardware
                 self._add(name, cell, arcs_of(cell, family))
+        for source, target, levels in self._tabled:
+            behind = self._cell_of.get(source, "").startswith("LUT")
+            self._through.setdefault(source, []).append((target, levels if behind else levels + LUT))
         ports = [(name, port["direction"], bit) for name, port in module["ports"].items() for bit in port["bits"] if bit_ok(bit)]
         self._inputs = {bit: 0.0 for _, direction, bit in ports if direction == "input"}
         self._outputs = [(bit, 0.0, "", name) for name, direction, bit in ports if direction == "output"]
@@ -125,6 +131,7 @@ class _Netlist:
         self._starts.update(arcs.starts)
         for source, target, levels in arcs.through:
             self._through.setdefault(source, []).append((target, levels))
+        self._tabled += arcs.tabled
         register = _without_index(named) or _without_hash(name)
         self._ends += [(bit, levels, pin, register) for bit, levels, pin in arcs.ends]
 
@@ -160,20 +167,25 @@ class _Netlist:
         return levels, before
 
     def worst(self, count: int, *, ports: bool) -> tuple[Path, ...]:
-        """The longest path to each end, longest first."""
-        found: dict[str, tuple[float, int, str, int]] = {}
-        searches = [(self._inputs, [*self._ends, *self._outputs]), (self._starts, self._outputs)] if ports else [(self._starts, self._ends)]
+        """The longest path to each end, longest first; ends whose names differ in numbers only (lanes, banks) count as one."""
+        found: dict[str, tuple[float, int, str, str, int]] = {}
+        searches = [(self._starts, self._ends)]
+        if ports:
+            searches = [(self._inputs, [*self._ends, *self._outputs]), (self._starts, self._outputs)]
         arrivals = [self._arrivals(starts) for starts, _ in searches]
         for number, (_, ends) in enumerate(searches):
             for bit, extra, pin, end in ends:
                 if bit in arrivals[number][0]:
                     levels = arrivals[number][0][bit] + extra
-                    if end not in found or levels > found[end][0]:
-                        found[end] = (levels, bit, pin, number)
-        chosen = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:count]
-        return tuple(self._path(end, *what[:3], *arrivals[what[3]]) for end, what in chosen)
+                    kind = re.sub(r"\d+", "", end)
+                    if kind not in found or levels > found[kind][0]:
+                        found[kind] = (levels, bit, pin, end, number)
+        chosen = sorted(found.values(), key=lambda what: (-what[0], what[3]))[:count]
+        return tuple(self._path(*what[:4], *arrivals[what[4]]) for what in chosen)
 
-    def _path(self, end: str, total: float, bit: int, pin: str, levels: Mapping[int, float], before: Mapping[int, int]) -> Path:
+    def _path(
+        self, total: float, bit: int, pin: str, end: str, levels: Mapping[int, float], before: Mapping[int, int]
+    ) -> Path:
         bits = [bit]
         while bits[-1] in before:
             bits.append(before[bits[-1]])
@@ -261,13 +273,14 @@ def _ignored(cell: Json) -> Arcs:
 def _carry4(cell: Json) -> Arcs:
     """Four bits of a chain: what enters at bit i leaves at bits i and above (DI only through the carry of its own bit)."""
     pins = cell["connections"]
-    through = []
+    arcs = Arcs()
     for out in ("O", "CO"):
         for high, target in enumerate(pins.get(out, ())):
-            sources = [*pins.get("CI", ()), *pins.get("CYINIT", ()), *pins.get("S", ())[: high + 1]]
-            sources += pins.get("DI", ())[: high + (out == "CO")]
-            through += [(source, target, CARRY) for source in sources if bit_ok(source) and bit_ok(target)]
-    return Arcs(through=through)
+            if bit_ok(target):
+                chain = [*pins.get("CI", ()), *pins.get("CYINIT", ()), *pins.get("DI", ())[: high + (out == "CO")]]
+                arcs.through.extend((source, target, CARRY) for source in chain if bit_ok(source))
+                arcs.tabled.extend((source, target, CARRY) for source in pins.get("S", ())[: high + 1] if bit_ok(source))
+    return arcs
 
 
 def _ccu2c(cell: Json) -> Arcs:

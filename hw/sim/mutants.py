@@ -20,6 +20,7 @@ wrong operator      + for -, & for |, | for ^, ...
 dropped term        an operand of a logical expression is left out
 wrong mux input     a choice always takes one side
 dropped reset       a register keeps its contents through reset
+reset value         a register is set to another constant
 enable              a register, a memory read or write happens always, or never
 address             a bit of a memory's address is stuck, or the address is one too high
 wrong wire          an input of a submodule is connected to another register
@@ -97,11 +98,10 @@ def choose(netlist: Netlist, count: int, seed: int) -> list[Mutant]:
         raise ValueError(f"Count of mutants must be 1 to {MOST}, not {count}")
     rng = random.Random(seed)
     drawers = {name: _Drawer(netlist, name, rng) for name in netlist.modules}
-    order = _order([name for name, drawer in drawers.items() if drawer.left], drawers, count, rng)
+    order = _Order(drawers, rng)
     chosen: list[Mutant] = []
-    for module in order:
-        if (drawn := drawers[module].draw(len(chosen) + 1)) is not None:
-            chosen.append(drawn)
+    while len(chosen) < count and (module := order.next()) is not None:
+        chosen.append(drawers[module].draw(len(chosen) + 1))
     return chosen
 
 
@@ -176,30 +176,35 @@ class _Drawer:
     def left(self) -> int:
         return sum(map(len, self.kinds.values()))
 
-    def draw(self, number: int) -> Mutant | None:
-        if not self.left:
-            return None
+    def draw(self, number: int) -> Mutant:
         kind = self.rng.choice(sorted(kind for kind, group in self.kinds.items() if group))
         group = self.kinds[kind]
         site, mutated = group.pop(self.rng.randrange(len(group)))
         return Mutant(number=number, site=site, kind=kind, mutated=mutated)
 
 
-def _order(modules: list[str], drawers: Mapping[str, _Drawer], count: int, rng: random.Random) -> list[str]:
+class _Order:
     """Names of modules, one per mutant. The first ones are of different families, then of different modules."""
-    families: dict[str, list[str]] = defaultdict(list)
-    for module in modules:
-        families[family(module)].append(module)
-    for group in families.values():
-        rng.shuffle(group)
-    first = [group[0] for group in families.values()]
-    rng.shuffle(first)
-    order = [*first, *(module for group in families.values() for module in group[1:])][:count]
-    weights = [sum(drawers[module].left for module in group) ** 0.5 for group in families.values()]
-    while len(order) < min(count, sum(drawer.left for drawer in drawers.values())):
-        group = rng.choices(list(families.values()), weights)[0]
-        order.append(rng.choice(group))
-    return order
+
+    def __init__(self, drawers: Mapping[str, _Drawer], rng: random.Random) -> None:
+        self.drawers, self.rng = drawers, rng
+        self.families: dict[str, list[str]] = defaultdict(list)
+        for module, drawer in drawers.items():
+            if drawer.left:
+                self.families[family(module)].append(module)
+        for group in self.families.values():
+            rng.shuffle(group)
+        first = [group[0] for group in self.families.values()]
+        rng.shuffle(first)
+        self.waiting = [*first, *(module for group in self.families.values() for module in group[1:])][::-1]
+
+    def next(self) -> str | None:
+        """A module that has a mutant left; None where none has."""
+        if self.waiting:
+            return self.waiting.pop()
+        groups = [[module for module in group if self.drawers[module].left] for group in self.families.values()]
+        weights = [sum(self.drawers[module].left for module in group) ** 0.5 for group in groups]
+        return self.rng.choice(self.rng.choices(groups, weights)[0]) if any(weights) else None
 
 
 def _registers(netlist: Netlist, module: str) -> dict[int, list[str]]:
@@ -224,6 +229,9 @@ def variants(site: Site, registers: Mapping[int, Sequence[str]], rng: random.Ran
     if site.role == "reset":
         yield "dropped reset", "1'h0"
         return
+    if site.role == "register" and re.fullmatch(CONSTANT, text.strip()):
+        yield from (("reset value", changed) for changed in _changed_constants(text, grow=False))
+        return
     if site.role == "condition":
         yield "inverted condition", f"!{ORIGINAL}"
         yield "enable", "1'h1"
@@ -236,9 +244,19 @@ def variants(site: Site, registers: Mapping[int, Sequence[str]], rng: random.Ran
         yield "address", f"{ORIGINAL} + 1'h1"
         yield "address", _stuck(site, rng.randrange(site.width), rng.randrange(2))
         return
+    if re.search(r"\brst\b", text):
+        yield from _of_resets(text)
+        return
     yield from _of_bits(site, text, rng)
     if not _unknown(text):
         yield from _of_structure(text)
+
+
+def _of_resets(text: str) -> Iterator[tuple[str, str]]:
+    """Of `rst` joined with others by a logical or: one of them is left out, or it is inverted."""
+    if match := _UNARY.fullmatch(text):
+        yield from ((kind, mutated) for kind, mutated in _of_unary(*match.groups()) if kind != "wrong operator")
+    yield "inverted condition", f"~{ORIGINAL}"
 
 
 def _of_bits(site: Site, text: str, rng: random.Random) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRegion:
-    """A region as the host opened it: base address and size in bytes."""
+    """A region as the host opened it: base address and size in bytes; the low four bits of both are ignored."""
 
     base: int
     size: int
@@ -159,9 +159,11 @@ class Machine:
 
     def region_address(self, region: int, word: int, words: int) -> int:
         """Byte address of words of a region; CoreError REGION where it does not hold them."""
-        if region >= len(self.regions) or word >= MAX_WORDS or (word + words) * WORD_BYTES > self.regions[region].size:
+        window = self.regions[region] if region < len(self.regions) else OpenRegion(base=0, size=0)
+        base, end = window.base & -WORD_BYTES, (word + words) * WORD_BYTES
+        if word >= MAX_WORDS or end > window.size & -WORD_BYTES or base + end > 1 << 64:
             raise CoreError(ErrorCode.REGION)
-        return self.regions[region].base + word * WORD_BYTES
+        return base + word * WORD_BYTES
 
 
 def _take_tokens(tokens: Sequence[int], instruction: Instruction) -> list[int]:

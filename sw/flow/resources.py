@@ -57,10 +57,10 @@ def show_resources(console: Console, result: CoreResources, paths: int) -> None:
         available = synthesis.part.resources[name]
         table.add_row(name, f"{used:,}", f"{available:,}", f"{used / available:.0%}" if available else "")
     console.print(table)
-    console.print(f"logic levels (modelled): {synthesis.levels:.1f}; {LEVELS_GUIDE}", highlight=False)
+    console.print(f"logic levels (modelled): {synthesis.levels:.1f}; {LEVELS_GUIDE}", highlight=False, soft_wrap=True)
     for path in synthesis.paths.registers[:paths]:
         console.print(f"  {path.levels:.1f}  {escape(path.words())}", highlight=False, soft_wrap=True)
     if synthesis.paths.ports:
         console.print(f"longest path of a port: {escape(synthesis.paths.ports[0].words())}", highlight=False, soft_wrap=True)
     for name, (used, available) in synthesis.over.items():
-        console.print(f"[bold red]does not fit[/]: {name} {used:,} of {available:,}", highlight=False)
+        console.print(f"[bold red]does not fit[/]: {name} {used:,} of {available:,}", highlight=False, soft_wrap=True)

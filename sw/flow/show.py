@@ -51,7 +51,7 @@ def show_report(console: Console, report: Report, *, tensors: bool = False) -> N
     """The links, the first differences in words, and the tensors where they are wanted."""
     console.print(link_table(report))
     for words in report.first:
-        console.print(f"  {escape(words)}", highlight=False)
+        console.print(f"  {escape(words)}", highlight=False, soft_wrap=True)
     if tensors:
         console.print(alive_table(report))
 
@@ -60,9 +60,9 @@ def show_check(console: Console, target: str, result: CheckResult) -> None:
     """Every obstacle with its place."""
     if result.ok:
         stages = " and ".join({"quantise": "can be quantised", "compile": "compiles"}[s] for s in result.stages)
-        console.print(f"{escape(target)}: {stages}; {result.layers} layers checked", highlight=False)
+        console.print(f"{escape(target)}: {stages}; {result.layers} layers checked", highlight=False, soft_wrap=True)
         return
-    console.print(f"{escape(target)}: {len(result.obstacles)} unsupported of {result.layers} layers", highlight=False)
+    console.print(f"{escape(target)}: {len(result.obstacles)} unsupported of {result.layers} layers", highlight=False, soft_wrap=True)
     for obstacle in result.obstacles:
         line = f"  {obstacle.place}: {obstacle.reason}; {obstacle.advice}"
         console.print(escape(line), highlight=False, soft_wrap=True)

@@ -78,11 +78,13 @@ class Recipe:
             _bits(name, getattr(self, name))
         object.__setattr__(self, "rounding", _rounding("rounding", self.rounding))
         object.__setattr__(self, "input_format", _input_format(self.input_format))
-        if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
+        if not isinstance(self.exclude, (list, tuple)) or not all(isinstance(p, str) for p in self.exclude):
             raise RecipeError(f"exclude must be a list of name patterns, not {self.exclude!r}")
         object.__setattr__(self, "exclude", tuple(self.exclude))
         if not isinstance(self.overrides, Mapping):
             raise RecipeError(f"overrides must map name patterns to layer recipes, not {self.overrides!r}")
+        if unnamed := [pattern for pattern in self.overrides if not isinstance(pattern, str)]:
+            raise RecipeError(f"overrides must map name patterns to layer recipes, and {unnamed} are no patterns")
         made = {pattern: _layer(pattern, entry) for pattern, entry in self.overrides.items()}
         object.__setattr__(self, "overrides", made)
 
@@ -100,7 +102,7 @@ class Recipe:
             raise RecipeError("reading TOML needs Python 3.11 or newer: use Recipe.from_dict") from error
         try:
             return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, RecipeError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number without end, nested without end
             raise RecipeError(f"{path}: {error}") from error
 
     def layer(self, name: str, *, first: bool = False) -> LayerRecipe:
@@ -125,8 +127,10 @@ class Recipe:
 
 
 def _known(cls: type, data: Mapping[str, Any], what: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{what} must be a table, not {data!r}")
     allowed = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(data) - allowed):
+    if unknown := sorted(set(data) - allowed, key=str):
         raise RecipeError(f"{what} has unknown keys {unknown}; known are {sorted(allowed)}")
     return dict(data)
 

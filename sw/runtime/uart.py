@@ -63,13 +63,21 @@ class UartTransport:
     """Registers and memory behind a bridge.
 
     A request without a good reply is sent again, at most ``attempts`` times in all: no request is done twice (``hw.spec.uart``).
-    ``retries`` counts. ``wait_seconds`` is the longest time of a program.
+    ``retries`` counts. A reply may take ``timeout`` seconds; ``pause`` is the silence before another attempt; ``wait_seconds`` is
+    the longest time of a program.
     """
 
     def __init__(
-        self, stream: ByteStream, *, timeout: float = TIMEOUT, attempts: int = ATTEMPTS, wait_seconds: float = WAIT_SECONDS
+        self,
+        stream: ByteStream,
+        *,
+        timeout: float = TIMEOUT,
+        pause: float = PAUSE,
+        attempts: int = ATTEMPTS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        self.stream, self.timeout, self.attempts, self.wait_seconds = stream, timeout, attempts, wait_seconds
+        self.stream, self.timeout, self.pause = stream, timeout, pause
+        self.attempts, self.wait_seconds = attempts, wait_seconds
         self.retries = 0
         self._tag = 0
         self.bridge = self.identify()
@@ -171,8 +179,8 @@ class UartTransport:
 
     def _settle(self) -> None:
         """Let the line fall silent, and forget what came."""
-        self.stream.sleep(PAUSE)
-        while self.stream.read(4096, PAUSE):
+        self.stream.sleep(self.pause)
+        while self.stream.read(4096, self.pause):
             pass
 
 

@@ -74,7 +74,14 @@ def test_a_carry_chain_weighs_a_tenth_per_cell():
 def test_a_carry_chain_is_no_loop_where_a_low_sum_feeds_a_high_bit():
     netlist = Netlist().cell("FDRE", C="clk", CE="1", D="o3", R="0", Q="a").cell("LUT1", I0="o0", O="p")
     netlist.cell("CARRY4", CI="0", CYINIT="0", S=["a", "0", "0", "p"], DI=["0"] * 4, O=["o0", "o1", "o2", "o3"])
-    assert levels(netlist) == pytest.approx(CARRY + LUT + CARRY)
+    assert levels(netlist) == pytest.approx(LUT + CARRY + LUT + CARRY)  # a enters through the table beside its bit
+
+
+def test_a_sum_that_enters_the_next_chain_passes_a_table():
+    netlist = Netlist().cell("FDRE", C="clk", CE="1", D="s", R="0", Q="a").cell("LUT1", I0="a", O="p")
+    for entering, sum_ in (("p", "q"), ("q", "s")):
+        netlist.cell("CARRY4", CI="0", CYINIT="0", S=[entering], DI=["0"], O=[sum_])
+    assert levels(netlist) == pytest.approx(LUT + CARRY + LUT + CARRY)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +129,16 @@ def test_ports_are_kept_apart():
     assert [(path.start, path.end, path.levels) for path in report.ports] == [("i", "a", 2.0), ("a", "O_pin", 1.0)]
 
 
-def test_each_vector_is_told_once_longest_first():
+def test_each_vector_is_told_once_longest_first_and_lanes_as_one():
     netlist = Netlist()
+    for lane in ("lane1.x", "lane2.x"):
+        netlist.cell("FDRE", C="clk", CE="1", D="e", R="0", Q=lane)
     for index in range(3):
         netlist.cell("FDRE", C="clk", CE="1", D=f"d[{index}]", R="0", Q=f"short[{index}]")
         netlist.cell("LUT1", I0=f"short[{index}]", O=f"d[{index}]")
     netlist.cell("LUT1", I0="d[0]", O="e").cell("FDRE", C="clk", CE="1", D="e", R="0", Q="long")
     report = longest_paths(netlist.module(), "xcup")
-    assert [(path.end, path.levels) for path in report.registers] == [("long", 2.0), ("short", 1.0)]
+    assert [(path.end, path.levels) for path in report.registers] == [("lane1.x", 2.0), ("long", 2.0), ("short", 1.0)]
     assert len(longest_paths(netlist.module(), "xcup", count=1).registers) == 1
 
 

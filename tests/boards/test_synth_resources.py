@@ -59,7 +59,7 @@ def test_a_counter_is_a_chain_and_the_second_time_cached():
     passes: list[str] = []
     first = synthesise(COUNTER, "top", say=passes.append)
     assert first.resources["FF"] == 32
-    assert 1.0 < first.levels < 3.0
+    assert first.levels == pytest.approx(1.8)  # a table and eight cells of a carry chain
     assert first.paths.registers[0].start.startswith("count")
     assert passes and not first.cached
     again = synthesise(COUNTER, "top", say=passes.append)
@@ -68,7 +68,7 @@ def test_a_counter_is_a_chain_and_the_second_time_cached():
 
 
 def test_what_yosys_refuses_is_told():
-    with pytest.raises(SynthesisError, match="yosys could not synthesise(.|\n)*syntax error"):
+    with pytest.raises(SynthesisError, match=r"yosys could not synthesise(.|\n)*syntax error"):
         synthesise("module top(;", "top")
 
 
@@ -93,8 +93,11 @@ def test_an_unknown_part_is_refused_with_the_known_ones():
 # --- the estimator ---
 
 
-@pytest.mark.parametrize(("words", "bits", "blocks"), [(512, 72, 1), (512, 128, 2), (1024, 128, 4), (24576, 128, 90), (16, 9, 1)])
-def test_block_memories(words: int, bits: int, blocks: int):
+@pytest.mark.parametrize(
+    ("words", "bits", "blocks"),
+    [(512, 72, 1), (512, 128, 2), (1024, 128, 4), (2048, 128, 7.5), (8192, 128, 30), (24576, 128, 90), (16, 9, 0.5)],
+)
+def test_block_memories(words: int, bits: int, blocks: float):
     assert brams(words, bits) == blocks
 
 
@@ -102,7 +105,7 @@ def test_the_ultra96_core_fits():
     arch = load_arch(str(ULTRA96))
     check_fits(arch, ZU3EG)
     needed = needs(arch)
-    assert sum(needed.memories.values()) == 90 + 36 + 30 + 8
+    assert sum(needed.memories.values()) == 90 + 36 + 30 + 7.5
     assert sum(needed.multipliers.values()) == 16 * 16 + 32 + 48
 
 

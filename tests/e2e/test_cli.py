@@ -104,7 +104,7 @@ MISTAKES = {
     "damaged program": (("list", "@damaged.program"), "damaged or truncated (CRC-32 differs); compile it again"),
     "a graph is no program": (("list", "@tiny.graph"), "is not a Bitloom program file"),
     "a program is no graph": (("check", "@tiny.program"), "is not a usable integer graph"),
-    "unknown device": (("run", "@tiny.program", "--inputs", "@inputs.npy", "--device", "pynq"), "must be one of interpreter, sim"),
+    "unknown device": (("run", "@tiny.program", "--inputs", "@inputs.npy", "--device", "abacus"), "must be one of interpreter, sim"),
     "inputs that are none": (("run", "@tiny.program", "--inputs", "@models.py"), "is not a .npy or .npz file"),
     "unknown architecture parameter": (("compile", "@tiny.graph", "-o", "@x", "--arch", "@bad.toml"), "no parameter ['rowz']"),
     "no factory": (("check", "@models.py:missing"), "has no 'missing'; it has"),

@@ -14,7 +14,7 @@ FAULTS = (
     Fault(name="another polynomial", module=crc, old="import CRC32_ISO_HDLC", new="import CRC32_BZIP2 as CRC32_ISO_HDLC", fails="next"),
     Fault(name="words in reverse", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[::-1])", fails="next"),
     Fault(name="one bit lost", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[:127])", fails="next"),
-    Fault(name="never cleared", module=crc, old="crc.start.eq(self.clear)", new="crc.start.eq(self.clear & ~self.en)", fails="next"),
+    Fault(name="first word lost", module=crc, old="crc.valid.eq(self.en)", new="crc.valid.eq(self.en & ~self.clear)", fails="next"),
     Fault(name="sealed always", module=crc, old="self.sealed.eq(crc.match_detected)", new="self.sealed.eq(1)", fails="sealed"),
 )
 
@@ -39,7 +39,7 @@ def test_definition_is_crc32() -> None:
 
 def test_crc() -> None:
     prove(CrcProof(crc), 1)
-    assert cover(CrcProof(crc), 3) == ("sealed", "second_word")
+    assert cover(CrcProof(crc), 3) == ("clear_with_word", "second_word")
 
 
 @parameters(FAULTS)

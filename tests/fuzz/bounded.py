@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from hw.spec.deform import addresses
 from hw.spec.deform.instructions import DW_DEFORM, SPACES
 from hw.spec.deform.machine import DeformMachine
+from hw.spec.deform.timing import MemoryTiming, instruction_cycles
 from hw.spec.isa import Instruction
-from hw.spec.machine import CoreError, Memory, Outcome, Writes
+from hw.spec.machine import CoreError, Memory, OpenRegion, Outcome, Writes
 from hw.spec.regs import ErrorCode
 from tests.fuzz.programs import Case
+from tests.sim.core_bench import ARCH
 
 MOST_WORDS, MOST_RUNS, MOST_TAPS, MOST_MACS = 20_000, 4_000, 8_192, 20_000
 """What the machine carries out of one instruction: words and runs of a transfer; taps of all pixels; taps times channel words."""
@@ -26,14 +29,16 @@ class Run:
     """One program in the machine.
 
     ``possible``: the codes with which a core may end it at ``outcome.index`` (one, but for a long instruction). ``long``: its last
-    instruction needs a watchdog. ``undefined_from``: first instruction whose contents are undefined. ``loose``: from
-    ``undefined_from`` on, what an instruction does depends on undefined contents, the outcome too.
+    instruction needs a watchdog, which may also end the program at an instruction from ``slow_from`` on. ``undefined_from``: first
+    instruction whose contents are undefined. ``loose``: from there on, what an instruction does depends on undefined contents,
+    the outcome too.
     """
 
     outcome: Outcome
     possible: frozenset[ErrorCode]
     writes: list[Writes] = field(default_factory=list)
     long: bool = False
+    slow_from: int | None = None
     undefined_from: int | None = None
     loose: bool = False
 
@@ -50,11 +55,12 @@ class BoundedMachine(DeformMachine):
     """Refuses long instructions (TooLong) and watches for undefined ones."""
 
     undefined_from: int | None = None
+    slow_from: int | None = None
     loose = False
 
     def start(self, memory: Memory, case: Case) -> Run:
         """The case's program, from START to its end, a long instruction, or an error."""
-        self.undefined_from, self.loose = None, False
+        self.undefined_from, self.slow_from, self.loose = None, None, False
         writes: list[Writes] = []
         try:
             outcome = self.run(memory, case.regions, case.address, case.length, writes.append)
@@ -63,12 +69,14 @@ class BoundedMachine(DeformMachine):
             index = self.writes.index
             outcome = Outcome(error=ErrorCode.WATCHDOG, index=index, retired=index)
             run = Run(outcome=outcome, possible=long.possible, writes=writes, long=True)
-        run.undefined_from, run.loose = self.undefined_from, self.loose
+        run.undefined_from, run.slow_from, run.loose = self.undefined_from, self.slow_from, self.loose
         return run
 
     def execute(self, instruction: Instruction) -> None:
         if is_long(instruction):
             raise TooLong(self._ends(instruction))
+        if self.slow_from is None and _cycles(instruction, self.regions) > LONG_WATCHDOG // 2:
+            self.slow_from = self.writes.index
         if self.undefined_from is None and overlaps(instruction):
             self.undefined_from = self.writes.index
         self.loose |= self.undefined_from is not None and _depends_on_contents(instruction)
@@ -100,6 +108,12 @@ def is_long(i: Instruction) -> bool:
     if i.name == "PW":
         taps *= i["in_words"]
     return taps > MOST_TAPS or max(taps, pixels) * words > MOST_MACS
+
+
+def _cycles(i: Instruction, regions: Sequence[OpenRegion]) -> int:
+    """Cycles of a short instruction on the loop's memory without stalls, if it ends well."""
+    bases = [region.base for region in regions] + [0] * 16
+    return instruction_cycles(i, ARCH, MemoryTiming(read_latency=20, write_latency=10, beat_interval=1), bases)
 
 
 def overlaps(i: Instruction) -> bool:

@@ -12,7 +12,20 @@ from hw.spec.machine import Memory, Outcome
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
 from tests.fuzz.bounded import BoundedMachine, Run
 from tests.fuzz.damage import Damager
-from tests.fuzz.programs import BASE, END, SIZE, Case, closed_bytes, good_image, good_result, inside, pristine, result_of, windows, write_image
+from tests.fuzz.programs import (
+    BASE,
+    END,
+    SIZE,
+    Case,
+    closed_bytes,
+    good_image,
+    good_result,
+    inside,
+    pristine,
+    result_of,
+    windows,
+    write_image,
+)
 from tests.sim.core_bench import ARCH, PROGRAM, REGIONS
 
 Progress = Callable[[int, int], None]

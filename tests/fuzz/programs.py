@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hw.sim.bench import bench_memory
 from hw.spec.deform.arch import ROW_BANKS
 from hw.spec.deform.instructions import DW_CONV, DW_DEFORM
 from hw.spec.deform.machine import DeformMachine
@@ -40,7 +41,7 @@ class Case:
 @functools.cache
 def pristine() -> np.ndarray:
     """Bytes of the whole memory before every program; read only."""
-    memory = np.random.default_rng(2024).integers(0, 256, SIZE, np.uint8)
+    memory = bench_memory(ARCH, 2024)
     memory.setflags(write=False)
     return memory
 

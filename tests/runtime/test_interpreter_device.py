@@ -84,8 +84,8 @@ def test_codes_that_do_not_fit_are_refused(codes, words):
 
 
 def test_an_unknown_kind_is_refused_in_words():
-    with pytest.raises(DeviceError, match="must be one of interpreter, sim, not 'pynq'"):
-        open_device("pynq")
+    with pytest.raises(DeviceError, match="must be one of interpreter, sim, not 'abacus'"):
+        open_device("abacus")
 
 
 def test_a_simulator_needs_an_architecture():

@@ -56,14 +56,16 @@ def stages() -> list[Stage]:
         (killers.test_every_register_keeps_every_bit, ()),
         *((killers.test_every_address_bit_reaches_the_bus, (base,)) for base in killers.BASES),
         *((killers.test_long_loops_equal_the_machine, (name,)) for name in killers.LONG),
-        *((killers.test_every_token_counts_up_and_down, (seed,)) for seed in (1, 2)),
+        *((killers.test_any_bit_of_an_address_counts, (name,)) for name in ("LOAD", "STORE", "PW", "DW")),
+        (control.test_cycles_of_instructions_and_programs_equal_the_timing_model, ((20, 10, 1),)),
+        (killers.test_every_token_counts_up_and_down, (1,)),
         (killers.test_a_reset_in_the_middle_of_a_program_leaves_nothing_behind, ()),
         *((killers.test_a_computation_right_after_an_abort_is_not_disturbed, (name,)) for name in killers.ABORTED),
-        *((control.test_abort_at_any_time_ends_the_program_and_the_next_one_runs, (name, 2)) for name in control.RUNNING),
+        *((control.test_abort_at_any_time_ends_the_program_and_the_next_one_runs, (name, 2)) for name in ("store", "pw")),
         *((control.test_a_memory_that_falls_silent_leaves_the_core_stuck_until_reset, (limit,)) for limit in (0, 500)),
     ]  # fmt: skip
     tests = [Stage(name=_name(test, extra), check=_bound(test, extra)) for test, extra in listed]
-    last = [_design("power-up states", seeds=(1,)), _design("random programs", seeds=(2, 3), programs=60)]
+    last = [_design("power-up states", seeds=(1,)), _design("random programs", seeds=(2,), programs=60)]
     return [*design, Stage(name="build_id", check=killers.check_build_id), *tests, *last]
 
 
@@ -85,12 +87,23 @@ def _name(test: Callable[..., None], extra: tuple[object, ...]) -> str:
     return test.__name__.removeprefix("test_") + (f" [{named}]" if named else "")
 
 
+HANG_CYCLES = 150_000
+"""Within which every program of the suite ends on a core without fault: a core that runs on hangs."""
+
+
+class _BoundedLoop(Loop):
+    """Gives a hanging core up early; the tests then find that there is no interrupt."""
+
+    def run(self, max_cycles: int, *, until_interrupt: bool = True) -> int:
+        return super().run(min(max_cycles, HANG_CYCLES), until_interrupt=until_interrupt)
+
+
 def examine(build: SimulationBuild, number: int, suite: Sequence[Stage]) -> Verdict:
     """Run the stages on mutant `number` (0: none) up to the first that fails."""
     start = time.perf_counter()
 
     def selected(*positional: Any, build_id: int = 0, **options: Any) -> Loop:
-        return Loop(*positional, build_id=select_pins(number, build_id), **options)
+        return _BoundedLoop(*positional, build_id=select_pins(number, build_id), **options)
 
     with mock.patch.object(bench, "Loop", selected):
         for stage in suite:

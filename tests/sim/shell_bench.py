@@ -12,12 +12,12 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
+from hw.sim.bus_checks import PortChecker
 from hw.spec import regs
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.machine import Memory, OpenRegion
 from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, ErrorCode
-from hw.sim.bus_checks import PortChecker
 from tests.sim.copy_core import ARCH
 
 SIZE = 1 << 16

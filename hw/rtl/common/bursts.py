@@ -9,7 +9,9 @@ from __future__ import annotations
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
+from hw.rtl.arith.compare import at_least
 from hw.rtl.common.axi import ADDRESS_BITS, BOUNDARY_WORDS, SIZE_WORD
 from hw.rtl.common.interfaces import PROGRAM_REGION, Run
 from hw.spec.arch import Arch
@@ -141,10 +143,10 @@ class BurstSplitter(wiring.Component):
             lookup.o.ready.eq((~measure & ~offer) | (issued & final)),
             take.eq(lookup.o.valid & lookup.o.ready),
         ]
-        length, ends = self._length(m, left)
+        length, ends, lessened = self._length(m, left)
         fits = self._fits(m, lookup.o.payload)
         with m.If(measure):
-            m.d.sync += [final.eq(ends), beats.eq(length), burst.length.eq(length - 1)]
+            m.d.sync += [final.eq(ends), beats.eq(length), burst.length.eq(lessened)]
             m.d.sync += [measure.eq(0), offer.eq(inside), self.refused.eq(~inside)]
         with m.If(issued):
             m.d.sync += [burst.addr.eq(burst.addr + beats), left.eq(left - beats), offer.eq(0), measure.eq(~final)]
@@ -158,17 +160,26 @@ class BurstSplitter(wiring.Component):
             m.d.sync += self.refused.eq(0)
         return m
 
-    def _length(self, m: Module, left: Signal) -> tuple[Signal, Value]:
-        """The next burst's beats, and whether it ends the run."""
-        room = Signal(9)
-        most = Signal(9)
-        length = Signal(9)
+    def _length(self, m: Module, left: Signal) -> tuple[Signal, Value, Signal]:
+        """The next burst's beats, whether it ends the run, and the beats less one.
+
+        Less than the longest burst fits below the boundary exactly if the address is in the boundary's last such stretch, but not
+        at its beginning.
+        """
+        bits = exact_log2(self._arch.burst_beats)
+        addr = self.burst.payload.addr[: exact_log2(BOUNDARY_WORDS)]
+        most, length, lessened = Signal(9), Signal(9), Signal(8)
+        short, ends, beyond = Signal(), Signal(), Signal(range((2 << bits) + (1 << bits)))
         m.d.comb += [
-            room.eq(BOUNDARY_WORDS - self.burst.payload.addr[:8]),
-            most.eq(Mux(room < self._arch.burst_beats, room, self._arch.burst_beats)),
-            length.eq(Mux(left <= most, left, most)),
+            short.eq((addr[bits:].all() if bits < len(addr) else Const(1)) & addr[:bits].any()),
+            most.eq(Mux(short, (-addr[:bits])[:bits], self._arch.burst_beats)),
+            # As far as a short run's end lies beyond the beginning of that stretch: compared beside ``short``, not after it.
+            beyond.eq(left[: bits + 1] + addr[:bits]),
+            ends.eq(~at_least(left, self._arch.burst_beats + 1) & ~(short & at_least(beyond, self._arch.burst_beats + 1))),
+            length.eq(Mux(ends, left, most)),
+            lessened.eq(Mux(ends, left - 1, Mux(short, ~addr[:bits], self._arch.burst_beats - 1))),
         ]
-        return length, left <= most
+        return length, ends, lessened
 
     def _fits(self, m: Module, run: data.View) -> Value:
         """Whether the run's last word lies in the region and in the address space."""

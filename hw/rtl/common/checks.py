@@ -37,7 +37,7 @@ def first_error(checks: Sequence[tuple[Value, ErrorCode]]) -> Value:
 
 
 class _Pipeline:
-    """Two stages: each check in a register, then the first error in another."""
+    """Two stages: each check in a register (or made of registers), then the first error in another."""
 
     def __init__(self, m: Module, error: Signal) -> None:
         self._m, self._error = m, error
@@ -46,7 +46,10 @@ class _Pipeline:
     def add(self, failed: Value, code: ErrorCode) -> None:
         flag = Signal(name=f"bad_{code.name.lower()}")
         self._m.d.sync += flag.eq(failed)
-        self._flags.append((flag, code))
+        self.add_registered(flag, code)
+
+    def add_registered(self, failed: Value, code: ErrorCode) -> None:
+        self._flags.append((failed, code))
 
     def finish(self) -> None:
         self._m.d.sync += self._error.eq(first_error(self._flags))
@@ -119,12 +122,14 @@ class InstructionChecker(wiring.Component):
                 reserved[i].eq(bits[operation.used_bits : PAYLOAD_END].any()),
                 out_of_range[i].eq(_out_of_range(operation, bits)),
             ]
+        chosen, in_reserved, in_field = (Signal(len(operations), name=name) for name in ("chosen", "in_reserved", "in_field"))
+        m.d.sync += [chosen.eq(self.selected), in_reserved.eq(reserved), in_field.eq(out_of_range)]
         checks = _Pipeline(m, self.error)
         checks.add(~self.sealed, ErrorCode.INSTRUCTION_CRC)
         checks.add(version != self._set.version, ErrorCode.INSTRUCTION_VERSION)
         checks.add(~self.selected.any(), ErrorCode.OPCODE)
-        checks.add((self.selected & reserved).any(), ErrorCode.RESERVED)
-        checks.add((self.selected & out_of_range).any(), ErrorCode.FIELD_RANGE)
+        checks.add_registered((chosen & in_reserved).any(), ErrorCode.RESERVED)
+        checks.add_registered((chosen & in_field).any(), ErrorCode.FIELD_RANGE)
         checks.add(self.blocked, ErrorCode.TOKEN)
         checks.finish()
         return m

@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Value, signed, unsigned
 from amaranth.lib import data
 
+from hw.rtl.arith.compare import at_least
 from hw.spec.isa import HEADER, INSTRUCTION_BYTES, Field, Operation
 
 INSTRUCTION_BITS = INSTRUCTION_BYTES * 8
@@ -28,9 +29,9 @@ def field_in_range(entry: Field, value: Value) -> Value | None:
     """Whether a field's value is legal; None where every value that fits is."""
     checks = []
     if entry.low > entry.type_min:
-        checks.append(value >= entry.low)
+        checks.append(value >= entry.low if entry.signed else at_least(value, entry.low))
     if entry.high < entry.type_max:
-        checks.append(value <= entry.high)
+        checks.append(value <= entry.high if entry.signed else ~at_least(value, entry.high + 1))
     if not checks:
         return None
     return checks[0] if len(checks) == 1 else checks[0] & checks[1]

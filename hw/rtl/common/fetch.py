@@ -21,7 +21,7 @@ class Fetcher(wiring.Component):
     start : begin; only while idle and while ``runs`` is idle
     index : unit, read in the cycle of ``start``
     halt : give up at once
-    active : from the cycle of ``start`` to that of ``done``: ``runs`` is in use
+    active : from the cycle after ``start`` to that of ``done``: ``runs`` is in use
     done : for one cycle: ``bits`` and ``sealed`` (their CRC-32 is right) hold until the next start, if neither ``refused``
         (the unit is not in the region) nor ``failed`` (the memory answered with an error) is high in this cycle
     """
@@ -45,7 +45,7 @@ class Fetcher(wiring.Component):
         words = Signal(range(WORDS + 1))
         unit, take = Signal(UNIT_BITS), Signal()
         m.d.comb += [
-            self.active.eq(self.start | requesting | waiting),
+            self.active.eq(requesting | waiting),
             runs.clear.eq(self.start),
             runs.request.valid.eq(requesting),
             runs.request.payload.region.eq(PROGRAM_REGION),

@@ -1,7 +1,5 @@
 """One access at a time to an AXI4-Lite subordinate."""
 
-from __future__ import annotations
-
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out

@@ -74,7 +74,7 @@ class RunWalker(wiring.Component):
         run = Signal(Place, reset_less=True)
         runs_left = Signal(16, reset_less=True)
         planes_left = Signal(16, reset_less=True)
-        plane_ends = Signal()
+        plane_ends = Signal(reset_less=True)  # one run of the plane is left
         top_bank = Signal()
         target = Signal(Place)
         chip_stride2 = Mux(self.banked & ~top_bank, 0, fields.chip_stride2)
@@ -86,7 +86,6 @@ class RunWalker(wiring.Component):
 
         m.d.comb += [
             self.place.eq(run),
-            plane_ends.eq(runs_left == 1),
             self.last.eq(plane_ends & (planes_left == 1)),
             top_bank.eq(run.chip.bank == self._banks - 1),
             target.offset.eq(step((plane.offset, run.offset), (fields.stride2, fields.stride1))),
@@ -95,12 +94,13 @@ class RunWalker(wiring.Component):
         ]
         with m.If(self.advance):
             m.d.sync += [run.eq(target), runs_left.eq(Mux(plane_ends, fields.n1, runs_left - 1))]
+            m.d.sync += plane_ends.eq(Mux(plane_ends, fields.n1 == 1, runs_left == 2))
             with m.If(plane_ends):
                 m.d.sync += [plane.eq(target), planes_left.eq(planes_left - 1)]
         with m.If(self.start):
             for place in (plane, run):
                 m.d.sync += [place.offset.eq(fields.offset), place.chip.addr.eq(fields.chip_addr), place.chip.bank.eq(0)]
-            m.d.sync += [runs_left.eq(fields.n1), planes_left.eq(fields.n2)]
+            m.d.sync += [runs_left.eq(fields.n1), planes_left.eq(fields.n2), plane_ends.eq(fields.n1 == 1)]
         return m
 
 

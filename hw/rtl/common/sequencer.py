@@ -128,8 +128,10 @@ class Sequencer(wiring.Component):
     def _check_length(self, m: Module) -> None:
         low = range(INSTRUCTION_BYTES.bit_length() - 1)
         misaligned = Cat(*(self.program_length[i] | self.program_addr[i] for i in low)).any()
+        bad = Signal(name="bad_program_length")  # registers of the host: they do not change at a start
+        m.d.sync += bad.eq(misaligned | (self.program_length == 0))
         with m.State("LENGTH"):
-            with m.If(misaligned | (self.program_length == 0)):
+            with m.If(bad):
                 self._fail(m, ErrorCode.BAD_LENGTH)
             with m.Else():
                 self._fetch_next(m)
@@ -172,10 +174,12 @@ class Sequencer(wiring.Component):
             m.next = "NEXT"
 
     def _issue(self, m: Module) -> None:
+        chosen = Signal.like(self._checker.selected)
+        m.d.sync += chosen.eq(self._checker.selected)  # it holds still while the checks run
         with m.State("NEXT"):
             self._fetch_next(m)
         with m.State("ISSUE"):
-            m.d.comb += [self.issue.eq(self._checker.selected), self.trace.issue.eq(1)]
+            m.d.comb += [self.issue.eq(chosen), self.trace.issue.eq(1)]
             m.next = "RUN"
 
     def _run(self, m: Module) -> None:

@@ -106,9 +106,9 @@ class Shell(wiring.Component):
         m.d.comb += sequencer.masters_idle.eq(read.runs.idle & write.runs.idle)
 
     def _share_reads(self, m: Module, sequencer: Sequencer, read: ReadMaster) -> None:
-        """The read master serves the fetch while there is one, else the engines."""
+        """The read master serves the fetch while there is one, else the engines. Neither clears while the other is served."""
         m.d.comb += [
-            read.runs.clear.eq(Mux(sequencer.fetching, sequencer.runs.clear, self.reads.clear)),
+            read.runs.clear.eq(sequencer.runs.clear | self.reads.clear),
             read.runs.request.payload.eq(
                 Mux(sequencer.fetching, sequencer.runs.request.payload.as_value(), self.reads.request.payload.as_value())
             ),

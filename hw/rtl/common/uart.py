@@ -1,7 +1,5 @@
 """Serial line, 8 data bits, no parity, one stop bit (8N1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from amaranth.hdl import C, Cat, Module, Signal

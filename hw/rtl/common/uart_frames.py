@@ -1,8 +1,6 @@
 """Frames of the serial protocol (``hw.spec.uart``): requests out of received bytes, replies into bytes to send."""
 
-from __future__ import annotations
-
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.crc import Processor
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
@@ -62,7 +60,7 @@ class RequestReceiver(wiring.Component):
                 self._begin(m, REQUEST_HEADER_BYTES + CRC_BYTES, "HEADER")
             with m.State("HEADER"):
                 with m.If(self.valid & (self._left > CRC_BYTES)):
-                    m.d.sync += bits.eq(bits[8:] | self.data << len(bits) - 8)
+                    m.d.sync += bits.eq(Cat(bits[8:], self.data))
                 self._gather(m, gap, "CHECK_HEADER")
             with m.State("CHECK_HEADER"):
                 with m.If(~self._crc.match_detected):

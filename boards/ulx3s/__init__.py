@@ -1,0 +1,1 @@
+"""ULX3S: an ECP5 board without memory of its own for the core, driven over its serial line."""

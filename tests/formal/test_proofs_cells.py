@@ -1,0 +1,77 @@
+"""Proofs of the packed multiplier cell and of its unpacking, and the faults that they must find."""
+
+from __future__ import annotations
+
+import pytest
+
+from hw.rtl.cells import mac2
+from hw.rtl.cells.mac2 import pack_digits
+from hw.rtl.deform import pw_drain
+from hw.rtl.formal import bounded, cover, prove
+from hw.spec.deform import LANES
+from hw.spec.deform.latency import CELL
+from tests.formal.cells_proof import CellProof, FieldsProof, packed_sum_lemma
+from tests.formal.mutants import Fault, expect_counterexample, parameters
+
+FIELD_BITS = 23
+"""Of the cores; the cell allows 16 to 23."""
+
+CELL_FAULTS = (
+    Fault(name="low digit unsigned", module=mac2, old="low[-1].replicate(", new="(low[-1] & 0).replicate(", fails="sum"),
+    Fault(name="sum never restarts", module=mac2, old="Mux(first, 0, acc)", new="acc", fails="sum"),
+    Fault(name="enable ignored", module=mac2, old="with m.If(en):", new="with m.If(en | 1):", fails="sum"),
+    Fault(name="enable early", module=mac2, old='"en")[-1]', new='"en")[-2]', fails="sum"),
+    Fault(name="activation unsigned", module=mac2, old="activation = Signal(signed(ACTIVATION_BITS)",
+          new="activation = Signal((ACTIVATION_BITS)", fails="sum"),
+)
+UNPACK_FAULTS = (
+    Fault(name="no carry from a negative low sum", module=pw_drain, old=".as_signed() + low[-1])", new=".as_signed())", fails="high"),
+    Fault(name="low sum unsigned", module=pw_drain, old="packed[: self.field_bits].as_signed()", new="packed[: self.field_bits]",
+          fails="low"),
+    Fault(name="digits one bit closer", module=pw_drain, old="C(0, DIGIT_BITS)", new="C(0, DIGIT_BITS - 1)", fails="wide"),
+    Fault(name="enable ignored", module=pw_drain, old="Mux(self.en, Mux(", new="Mux(1, Mux(", fails="off"),
+)  # fmt: skip
+
+
+def test_every_wide_weight_is_two_digits() -> None:
+    compared = 0
+    for weight in range(-128, 128):
+        low = (weight + 8) % 16 - 8
+        high = (weight - low) // 16
+        assert weight == 16 * high + low and -8 <= low <= 7 and -8 <= high <= 8
+        if high - (low < 0) <= 7:
+            byte = pack_digits(high, low)
+            assert (high - (low < 0)) % 16 == byte >> 4 and low % 16 == byte & 15
+            compared += 1
+    assert compared == 256
+
+
+@pytest.mark.parametrize("field_bits", [16, FIELD_BITS])
+def test_cell(field_bits: int) -> None:
+    prove(CellProof(mac2, field_bits), CELL)
+    assert packed_sum_lemma(field_bits)
+
+
+def test_cell_is_exercised() -> None:
+    assert cover(CellProof(mac2, FIELD_BITS), 8) == ("held", "negative", "restarted")
+
+
+@parameters(CELL_FAULTS)
+def test_faulty_cell(fault: Fault) -> None:
+    expect_counterexample(fault, lambda module: CellProof(module, FIELD_BITS), 7)
+
+
+def test_unpack() -> None:
+    bounded(FieldsProof(pw_drain, FIELD_BITS, LANES - 1), 2)
+    assert cover(FieldsProof(pw_drain, FIELD_BITS, LANES - 1), 2) == ("high", "low", "off", "wide")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", range(LANES - 1))
+def test_unpack_in_every_lane(lane: int) -> None:
+    bounded(FieldsProof(pw_drain, FIELD_BITS, lane), 2)
+
+
+@parameters(UNPACK_FAULTS)
+def test_faulty_unpack(fault: Fault) -> None:
+    expect_counterexample(fault, lambda module: FieldsProof(module, FIELD_BITS, 0), 2)
