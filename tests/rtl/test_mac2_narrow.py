@@ -36,7 +36,8 @@ class SameNumbers(Harness):
         self.cover("negative_lower", begun & wide.acc[self.field_bits - 1] & ~wide.acc[-1])
 
 
-@pytest.mark.parametrize("field_bits", [pytest.param(16, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow), 23])
+@pytest.mark.slow
+@pytest.mark.parametrize("field_bits", [16, 20, 23])
 def test_equal_for_ever(field_bits: int) -> None:
     """Induction over CELL + 1 cycles: operands and products are those of the window, the sums were equal before it."""
     prove(SameNumbers(field_bits), CELL + 1)
