@@ -93,7 +93,8 @@ def emit(component: wiring.Component, name: str) -> EmittedVerilog:
 def _fold_repeats(text: str) -> str:
     """Verilog in which a bit that stands several times in a row in a concatenation is written as a replication.
 
-    yosys writes a sign extension bit by bit, which simulators then compute bit by bit: folded, Verilator makes half as much code of the array.
+    yosys writes a sign extension bit by bit, which simulators then compute bit by bit: folded,
+    Verilator makes half as much code of the array.
     """
     return _REPEATED.sub(lambda found: f"{{{found[2].count(', ') + 1}{{{found[1]}}}}}", text)
 
