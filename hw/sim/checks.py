@@ -244,8 +244,10 @@ def _silence(bed: TestBed, bench: CoreBench, counts: Counter[str]) -> None:
     _same(bench.wait(WATCHDOG_CYCLES + STUCK_CYCLES), expected, "a memory that falls silent")
     bench.loop.set_silence(None)
     bench.command("ACKNOWLEDGE")
+    stopped = [bench.read_pair(name) for name in regs.COUNTERS]
     bench.start(build_image(bed.arch, copies(bed.arch)))
     bench.loop.run(2000, until_interrupt=False)
+    _same([bench.read_pair(name) for name in regs.COUNTERS], stopped, "counters of a core that is stuck")
     _require(bench.status("ERROR", "STUCK"), "a core whose memory fell silent must refuse to start until it is reset")
     bench.loop.reset()
     counts["silent memories"] += 1
@@ -293,6 +295,8 @@ def _time_program(bed: TestBed, bench: CoreBench, encoded: list[bytes], memory: 
         _same(int(gap), fetch_cycles(arch, memory), "cycles of a fetch")
         counts["fetches"] += 1
     _same(bench.read_pair("CYCLES"), program_cycles(program, arch, memory, bases), "the CYCLES counter")
+    computing = sum(instruction_cycles(i, arch, memory, bases) for i in program if i.name in ("PW", "DW"))
+    _same(bench.read_pair("COMPUTE"), computing, "the COMPUTE counter")
     counts["programs"] += 1
 
 

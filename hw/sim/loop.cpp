@@ -128,6 +128,7 @@ class Loop {
 
     void observe_trace() {
         const uint32_t index = top_->trace___05Findex;
+        if (top_->irq) open_.clear();  // a program that ended has left nothing behind
         if (top_->trace___05Fissue) {
             shared.index = index;
             open_.push_back(instructions.size());
@@ -136,6 +137,8 @@ class Loop {
         if (top_->trace___05Fretire) retire(index);
         if (shared.config.trace_writes)
             for_each_chip_write(*top_->rootp, [&](uint32_t space, uint32_t address, const void* data) {
+                if (open_.empty())
+                    shared.violations.report(shared.cycle, "on-chip memory %u is written while no instruction runs", space);
                 ChipWrite& entry = chip_writes.emplace_back();
                 entry = {shared.cycle, shared.index, space, address, 0, {}};
                 std::memcpy(entry.data, data, BEAT_BYTES);

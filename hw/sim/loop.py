@@ -176,8 +176,8 @@ class Loop:
         self.set_faults(faults)
 
     def reset(self, cycles: int = 4) -> None:
-        """Holds reset for `cycles` cycles (at least 2). Forgets bursts under way; memory and logs stay as they are."""
-        _check_range("Reset cycles", cycles, 2, 1_000_000)
+        """Holds reset for `cycles` cycles. Forgets bursts under way; memory and logs stay as they are."""
+        _check_range("Reset cycles", cycles, 1, 1_000_000)
         self._library.loop_reset(self._open(), cycles)
 
     def run(self, max_cycles: int, *, until_interrupt: bool = True) -> int:

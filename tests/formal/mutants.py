@@ -28,20 +28,27 @@ class Fault:
         if (count := source.count(self.old)) != 1:
             raise ValueError(f"{self.old!r} must be found once in {self.module.__name__}, not {count} times")
         copy = ModuleType(self.module.__name__)
-        copy.__file__ = self.module.__file__
-        code = compile(source.replace(self.old, self.new), f"{self.module.__name__} with {self.name}", "exec", dont_inherit=True)
+        copy.__file__, copy.__package__ = self.module.__file__, self.module.__package__
+        code = compile(
+            source.replace(self.old, self.new), f"{self.module.__name__} with {self.name}", "exec", dont_inherit=True
+        )
         exec(code, copy.__dict__)
         return copy
 
 
 def parameters(faults: tuple[Fault, ...]) -> pytest.MarkDecorator:
-    """The parameter ``fault`` of a test."""
-    return pytest.mark.parametrize("fault", faults, ids=lambda fault: fault.name.replace(" ", "_"))
+    """The parameter ``fault`` of a test. Of each unit the first fault is planted in every run of the tests, the others in slow ones."""
+    first, *others = (pytest.param(fault, id=fault.name.replace(" ", "_")) for fault in faults)
+    return pytest.mark.parametrize(
+        "fault", [first, *(pytest.param(*p.values, id=p.id, marks=pytest.mark.slow) for p in others)]
+    )
 
 
 def expect_counterexample(fault: Fault, harness: Callable[[ModuleType], Harness], depth: int) -> None:
-    """The proof of the faulty unit must end with a run from reset that breaks ``fault.fails``."""
+    """The proof of the faulty unit, with the check ``fault.fails`` alone, must end with a run from reset that breaks it."""
+    faulty = harness(fault.plant())
+    faulty.only = fault.fails
     with pytest.raises(ProofFailed) as failure:
-        bounded(harness(fault.plant()), depth)
-    assert failure.value.from_reset and fault.fails in failure.value.checks, str(failure.value)
+        bounded(faulty, depth)
+    assert failure.value.from_reset and failure.value.checks == (fault.fails,), str(failure.value)
     assert 0 in failure.value.trace.values[f"check_{fault.fails}"]

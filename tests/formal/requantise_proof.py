@@ -2,7 +2,8 @@
 
 The product is where a solver gives up, so the lane is cut at its own registers ``low_2`` and ``high_2``: :class:`FrontProof` shows
 that they hold two exact partial products, :func:`product_lemma` over the integers that their sum is the product;
-:class:`TailProof` starts from any two partial products. :class:`WholeProof` needs no cut, for multipliers below a power of two.
+:class:`TailProof` starts from any two partial products. :class:`WholeProof` needs no cut, for multipliers below a power of two, nor
+does :class:`AdderProof`, for the multiplier 1 without a shift.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ class Definition(wiring.Component):
     """``clip(shift_saturating(product, shift, rounding), lo, hi)`` in plain wide arithmetic, combinational; ``o`` has 9 bits."""
 
     def __init__(self) -> None:
-        super().__init__({
-            "product": In(signed(PRODUCT_BITS)),
-            "shift": In(signed(6)),
-            "rounding": In(2),
-            "lo": In(signed(9)),
-            "hi": In(signed(9)),
-            "o": Out(signed(9)),
-        })
+        super().__init__(
+            {
+                "product": In(signed(PRODUCT_BITS)),
+                "shift": In(signed(6)),
+                "rounding": In(2),
+                "lo": In(signed(9)),
+                "hi": In(signed(9)),
+                "o": Out(signed(9)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -98,7 +101,9 @@ class LaneHarness(Harness):
 
     def cover_roundings(self, ready: Value) -> None:
         for name, code in ROUNDING_CODES.items():
-            self.cover(f"inside_{name}", ready & (self.rounding == code) & (self.dut.o == self.lo[:8] + 1) & (self.hi > self.lo + 2))
+            self.cover(
+                f"inside_{name}", ready & (self.rounding == code) & (self.dut.o == self.lo[:8] + 1) & (self.hi > self.lo + 2)
+            )
 
 
 class FrontProof(LaneHarness):
@@ -152,6 +157,24 @@ class ClipProof(LaneHarness):
         self.cover("below", ready & (rounded < self.lo))
         self.cover("above", ready & (rounded > self.hi))
         self.cover_roundings(ready)
+
+
+class AdderProof(LaneHarness):
+    """The lane as the saturating adder of residual sums: multiplier 1, shift 0, so that no bit is lost and every rounding is the same.
+
+    Check ``sum``, for any two 32-bit numbers: the byte of their sum, or of the bound beyond which it lies.
+    """
+
+    def describe(self) -> None:
+        self.lane()
+        self.assume((self.multiplier == 1) & (self.shift == 0))
+        total = self.past(self.acc + self.bias, "total", LATENCY).as_signed()
+        wanted = Mux(total < self.lo, self.lo, Mux(total > self.hi, self.hi, total))
+        ready = self.since_reset(LATENCY)
+        self.check("sum", ~ready | (self.dut.o == wanted[:8]))
+        self.cover("above", ready & (total > self.hi))
+        self.cover("below", ready & (total < self.lo))
+        self.cover("inside", ready & (total == self.lo + 1) & (total < self.hi))
 
 
 class WholeProof(LaneHarness):

@@ -10,7 +10,7 @@ from hw.rtl.deform import pw_drain
 from hw.rtl.formal import bounded, cover, prove
 from hw.spec.deform import LANES
 from hw.spec.deform.latency import CELL
-from tests.formal.cells_proof import CellProof, FieldsProof, packed_sum_lemma
+from tests.formal.cells_proof import CellProof, FieldsProof, ProductProof, packed_sum_lemma, wide_sum_lemma
 from tests.formal.mutants import Fault, expect_counterexample, parameters
 
 FIELD_BITS = 23
@@ -18,11 +18,28 @@ FIELD_BITS = 23
 
 CELL_FAULTS = (
     Fault(name="low digit unsigned", module=mac2, old="low[-1].replicate(", new="(low[-1] & 0).replicate(", fails="sum"),
-    Fault(name="sum never restarts", module=mac2, old="Mux(first, 0, acc)", new="acc", fails="sum"),
-    Fault(name="enable ignored", module=mac2, old="with m.If(en):", new="with m.If(en | 1):", fails="sum"),
-    Fault(name="enable early", module=mac2, old='"en")[-1]', new='"en")[-2]', fails="sum"),
-    Fault(name="activation unsigned", module=mac2, old="activation = Signal(signed(ACTIVATION_BITS)",
-          new="activation = Signal((ACTIVATION_BITS)", fails="sum"),
+    Fault(name="sum never restarts", module=mac2, old="Mux(self.first, 0, acc)", new="acc", fails="sum"),
+    Fault(
+        name="restarts from the product",
+        module=mac2,
+        old="Mux(self.first, 0, acc)",
+        new="Mux(self.first, product, acc)",
+        fails="sum",
+    ),
+    Fault(
+        name="one product skipped",
+        module=mac2,
+        old="weight.eq(self.weight), activation",
+        new="weight.eq(Mux(self.first, 0, self.weight)), activation",
+        fails="sum",
+    ),
+    Fault(
+        name="activation unsigned",
+        module=mac2,
+        old="activation = Signal(signed(ACTIVATION_BITS)",
+        new="activation = Signal((ACTIVATION_BITS)",
+        fails="sum",
+    ),
 )
 UNPACK_FAULTS = (
     Fault(name="no carry from a negative low sum", module=pw_drain, old=".as_signed() + low[-1])", new=".as_signed())", fails="high"),
@@ -49,11 +66,11 @@ def test_every_wide_weight_is_two_digits() -> None:
 @pytest.mark.parametrize("field_bits", [16, FIELD_BITS])
 def test_cell(field_bits: int) -> None:
     prove(CellProof(mac2, field_bits), CELL)
-    assert packed_sum_lemma(field_bits)
+    assert packed_sum_lemma(field_bits) and wide_sum_lemma()
 
 
 def test_cell_is_exercised() -> None:
-    assert cover(CellProof(mac2, FIELD_BITS), 8) == ("held", "negative", "restarted")
+    assert cover(CellProof(mac2, FIELD_BITS), 8) == ("negative", "restarted")
 
 
 @parameters(CELL_FAULTS)
@@ -75,3 +92,19 @@ def test_unpack_in_every_lane(lane: int) -> None:
 @parameters(UNPACK_FAULTS)
 def test_faulty_unpack(fault: Fault) -> None:
     expect_counterexample(fault, lambda module: FieldsProof(module, FIELD_BITS, 0), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upper", range(16))
+def test_product(upper: int) -> None:
+    bounded(ProductProof(mac2, pw_drain, FIELD_BITS, upper), CELL + 2)
+
+
+def test_product_is_exercised() -> None:
+    assert cover(ProductProof(mac2, pw_drain, FIELD_BITS, 9), CELL + 2) == ("high", "low", "wide")
+
+
+def test_faulty_product() -> None:
+    """The digit-split weight whose upper digit does not carry."""
+    fault = Fault(name="no carry", module=pw_drain, old=".as_signed() + low[-1])", new=".as_signed())", fails="wide")
+    expect_counterexample(fault, lambda module: ProductProof(mac2, module, FIELD_BITS, 9), CELL + 2)

@@ -11,11 +11,11 @@ from tests.formal.crc_proof import DATA_BITS, RESIDUE, CrcProof, serial_step, un
 from tests.formal.mutants import Fault, expect_counterexample, parameters
 
 FAULTS = (
-    Fault(name="another polynomial", module=crc, old="import CRC32_ISO_HDLC", new="import CRC32_BZIP2 as CRC32_ISO_HDLC", fails="next"),
-    Fault(name="words in reverse", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[::-1])", fails="next"),
-    Fault(name="one bit lost", module=crc, old="crc.data.eq(self.data)", new="crc.data.eq(self.data[:127])", fails="next"),
-    Fault(name="first word lost", module=crc, old="crc.valid.eq(self.en)", new="crc.valid.eq(self.en & ~self.clear)", fails="next"),
-    Fault(name="sealed always", module=crc, old="self.sealed.eq(crc.match_detected)", new="self.sealed.eq(1)", fails="sealed"),
+    Fault(name="sealed always", module=crc, old="self.sealed.eq(self.crc32 == RESIDUE)", new="self.sealed.eq(1)", fails="sealed"),
+    Fault(name="another polynomial", module=crc, old="POLYNOMIAL = 0xEDB88320", new="POLYNOMIAL = 0x82F63B78", fails="next"),
+    Fault(name="words in reverse", module=crc, old="[*register, *data]", new="[*register, *data[::-1]]", fails="next"),
+    Fault(name="one bit lost", module=crc, old="CRC_BITS + len(data))", new="CRC_BITS + len(data) - 1)", fails="next"),
+    Fault(name="clear to zero", module=crc, old="register.eq(ONES)", new="register.eq(0)", fails="next"),
 )
 
 
@@ -39,7 +39,7 @@ def test_definition_is_crc32() -> None:
 
 def test_crc() -> None:
     prove(CrcProof(crc), 1)
-    assert cover(CrcProof(crc), 3) == ("clear_with_word", "second_word")
+    assert cover(CrcProof(crc), 3) == ("cleared", "second_word")
 
 
 @parameters(FAULTS)

@@ -13,7 +13,16 @@ from hw.spec.deform.latency import REQUANTISE
 from hw.spec.fixed import Rounding
 from hw.spec.ops import CORE_ROUNDINGS, shift_saturating
 from tests.formal.mutants import Fault, expect_counterexample, parameters
-from tests.formal.requantise_proof import LATENCY, ClipProof, Definition, FrontProof, TailProof, WholeProof, product_lemma
+from tests.formal.requantise_proof import (
+    LATENCY,
+    AdderProof,
+    ClipProof,
+    Definition,
+    FrontProof,
+    TailProof,
+    WholeProof,
+    product_lemma,
+)
 
 ROUNDINGS_INSIDE = ("inside_RND", "inside_RND_CONV", "inside_TRN")
 
@@ -27,7 +36,13 @@ FRONT_FAULTS = (
 )  # fmt: skip
 TAIL_FAULTS = (
     Fault(name="rest ignored", module=requantise, old='"lost": lost}', new='"lost": 0}', fails="byte"),
-    Fault(name="saturates to the wrong side", module=requantise, old="Cat((~sign).replicate(", new="Cat(sign.replicate(", fails="byte"),
+    Fault(
+        name="saturates to the wrong side",
+        module=requantise,
+        old="Cat((~sign).replicate(",
+        new="Cat(sign.replicate(",
+        fails="byte",
+    ),
     Fault(name="never saturates", module=requantise, old="Mux(fits, shifted[1:]", new="Mux(1, shifted[1:]", fails="byte"),
     Fault(name="half bit taken too high", module=requantise, old='"half": shifted[0]', new='"half": shifted[1]', fails="byte"),
 )
@@ -39,6 +54,11 @@ CLIP_FAULTS = (
           new="(rounded + 1 < self.clip_lo)", fails="byte"),
     Fault(name="rounding carry lost", module=requantise, old="& (half_up | half_even), C(0, 1)).as_signed()",
           new="& (half_up | half_even), C(0, 1)).as_signed() & ~v[\"whole\"][:1]", fails="byte"),
+)  # fmt: skip
+ADDER_FAULTS = (
+    Fault(name="upper bound ignored", module=requantise, old="Mux(rounded > self.clip_hi,", new="Mux(rounded > 255,", fails="sum"),
+    Fault(name="saturates to the wrong side", module=requantise, old="Cat((~sign).replicate(", new="Cat(sign.replicate(", fails="sum"),
+    Fault(name="sum wraps", module=requantise, old='v["acc"] + v["bias"]', new='(v["acc"] + v["bias"])[:32].as_signed()', fails="sum"),
 )  # fmt: skip
 
 
@@ -101,9 +121,20 @@ def test_clip() -> None:
 
 
 @pytest.mark.slow
-def test_whole_lane_with_multiplier_one() -> None:
-    bounded(WholeProof(requantise, 1), LATENCY + 1)
-    assert cover(WholeProof(requantise, 1), LATENCY + 1) == ROUNDINGS_INSIDE
+@pytest.mark.parametrize("multiplier_bits", [1, 2])
+def test_whole_lane_with_small_multipliers(multiplier_bits: int) -> None:
+    bounded(WholeProof(requantise, multiplier_bits), LATENCY + 1)
+    assert cover(WholeProof(requantise, multiplier_bits), LATENCY + 1) == ROUNDINGS_INSIDE
+
+
+def test_saturating_adder() -> None:
+    bounded(AdderProof(requantise), LATENCY + 1)
+    assert cover(AdderProof(requantise), LATENCY + 1) == ("above", "below", "inside")
+
+
+@parameters(ADDER_FAULTS)
+def test_faulty_adder(fault: Fault) -> None:
+    expect_counterexample(fault, AdderProof, LATENCY + 1)
 
 
 @parameters(FRONT_FAULTS)

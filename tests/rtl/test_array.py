@@ -79,8 +79,7 @@ class Bench:
         step = cycle - 1
         busy = 0 <= step < len(self.weights)
         raw = self.weights[step] if busy else self.noise.integers(0, 256, self.arch.cells)
-        ctx.set(dut.en, busy)
-        ctx.set(dut.first, step in (starts[:-1] * LANES).tolist() if busy else int(self.noise.integers(2)))
+        ctx.set(dut.first, step in (starts[:-1] * LANES).tolist() if busy else 0)
         ctx.set(dut.weights, int.from_bytes(np.asarray(raw).astype(np.uint8).tobytes(), "little"))
 
 

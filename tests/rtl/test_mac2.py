@@ -14,24 +14,25 @@ Sums = list[tuple[list[int], list[int]]]
 
 
 def simulate(sums: Sums, field_bits: int = 23, pauses: np.random.Generator | None = None) -> list[int]:
-    """The accumulator after each sum; with ``pauses`` cycles without ``en`` and with other operands stand between products."""
+    """The accumulator after each sum; with ``pauses`` cycles with a zero activation and any weight stand between products."""
     dut, results = Mac2Cell(field_bits), []
+    firsts = [False] * (CELL - 1)
 
-    async def product(ctx, weight: int, activation: int, first: bool, en: bool) -> None:
+    async def product(ctx, weight: int, activation: int, first: bool) -> None:
+        firsts.append(first)
         ctx.set(dut.weight, weight)
         ctx.set(dut.activation, activation)
-        ctx.set(dut.first, first)
-        ctx.set(dut.en, en)
+        ctx.set(dut.first, firsts.pop(0))
         await ctx.tick()
 
     async def testbench(ctx) -> None:
         for weights, activations in sums:
             for k, (weight, activation) in enumerate(zip(weights, activations, strict=True)):
                 while pauses is not None and pauses.integers(3) == 0:
-                    await product(ctx, int(pauses.integers(256)), int(pauses.integers(-256, 256)), bool(pauses.integers(2)), False)
-                await product(ctx, weight, activation, k == 0, True)
-            ctx.set(dut.en, 0)
-            await ctx.tick().repeat(CELL - 1)
+                    await product(ctx, int(pauses.integers(256)), 0, False)
+                await product(ctx, weight, activation, k == 0)
+            for _ in range(CELL - 1):
+                await product(ctx, 255, 0, False)
             results.append(ctx.get(dut.acc))
 
     sim = Simulator(dut)

@@ -106,7 +106,8 @@ def test_word_memories(memory: type, arch: DeformArch, size: int) -> None:
     cycles += [(((0,), words(rng)), []), (None, [(0,)]), (((last,), words(rng)), [(0,)]), (None, [(size - 1,)])]
     for access in (size, size + 1, 64, 0x80000, 0xFFFFF):
         cycles += [(None, [(access,)]), (None, [])]
-    for access in (last + 1, 64 * units, 0x80000 + last, 0xFFFFF):
+    outside = (last + 1, 64 * units, 0x80000 + last, 0xFFFFF) if memory is FeatureMemory else ()  # LOAD never does that
+    for access in outside:
         cycles += [(((access,), words(rng)), [])]
     cycles += [(None, [(at,)]) for at in range(size)]
     for _ in range(60):
@@ -117,7 +118,7 @@ def test_word_memories(memory: type, arch: DeformArch, size: int) -> None:
     dut = memory(arch)
     script = Script(dut, cycles, size=(size,), units=units)
     simulate(dut, [script], script.finished)
-    assert script.compared > 2 * size + 30 and script.misses == 9
+    assert script.compared > 2 * size + 30 and script.misses == 5 + len(outside)
 
 
 def taps(rng: random.Random, count: int) -> list[Access | None]:
@@ -134,14 +135,13 @@ def test_row_memory() -> None:
     cycles += [(None, taps(rng, rng.randrange(4))) for _ in range(150)]
     cycles += [(None, [(bank, 7)] * 3) for bank in range(ROW_BANKS)]
     for access in ((0, 19), (8, 0xFFFFF), (3, 32), (9, 0), (15, 18)):
-        cycles += [((access, words(rng)), [])]
         for tap in range(3):
             cycles += [(None, [access if tap == i else (i, 2) for i in range(3)]), (None, [])]
     cycles += [(None, [(bank, at), None, None]) for bank in range(ROW_BANKS) for at in range(19)]
     dut = RowMemory(ARCH)
     script = Script(dut, cycles, size=(ROW_BANKS, 19))
     simulate(dut, [script], script.finished)
-    assert script.compared > 350 and script.misses == 5 * 4
+    assert script.compared > 350 and script.misses == 5 * 3
 
 
 def test_bad_sizes_raise() -> None:

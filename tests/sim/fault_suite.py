@@ -17,7 +17,7 @@ from hw.sim.build import SimulationBuild
 from hw.sim.checks import CHECKS, TestBed
 from hw.sim.loop import Loop
 from hw.sim.mutants import select_pins
-from tests.sim import test_core_control, test_core_mutant_killers
+from tests.sim import test_core_control, test_core_edges, test_core_mutant_killers
 from tests.sim.core_bench import ARCH
 
 Check = Callable[..., None]
@@ -44,7 +44,7 @@ class Verdict:
 
 def stages() -> list[Stage]:
     """All tests, those that find most in least time first."""
-    killers, control = test_core_mutant_killers, test_core_control
+    killers, control, edges = test_core_mutant_killers, test_core_control, test_core_edges
     design = [
         _design("random programs", seeds=(1,), programs=20),
         *(_design(name, seeds=(1,)) for name in DESIGN_CHECKS),
@@ -58,9 +58,17 @@ def stages() -> list[Stage]:
         *((killers.test_long_loops_equal_the_machine, (name,)) for name in killers.LONG),
         *((killers.test_any_bit_of_an_address_counts, (name,)) for name in ("LOAD", "STORE", "PW", "DW")),
         (control.test_cycles_of_instructions_and_programs_equal_the_timing_model, ((20, 10, 1),)),
+        *((edges.test_rounding_looks_at_every_bit, (cases,)) for cases in edges.CASES),
+        *((edges.test_one_past_the_end_is_an_error, (name,)) for name in edges.BEYOND),
+        *((edges.test_addresses_wrap_around, (name,)) for name in edges.BEFORE),
+        *((edges.test_a_long_watchdog_does_not_expire, (bit,)) for bit in edges.WATCHDOG_BITS),
+        *((edges.test_a_short_watchdog_expires_before_the_header, (limit,)) for limit in edges.SHORT),
+        *((edges.test_a_program_lies_on_whole_units, (bit,)) for bit in range(6)),
+        (edges.test_a_reset_of_one_cycle_is_enough, ()),
         (killers.test_every_token_counts_up_and_down, (1,)),
         (killers.test_a_reset_in_the_middle_of_a_program_leaves_nothing_behind, ()),
         *((killers.test_a_computation_right_after_an_abort_is_not_disturbed, (name,)) for name in killers.ABORTED),
+        *((edges.test_counts_of_sixteen_bits_take_their_time, (name,)) for name in edges.LONG),
         *((control.test_abort_at_any_time_ends_the_program_and_the_next_one_runs, (name, 2)) for name in ("store", "pw")),
         *((control.test_a_memory_that_falls_silent_leaves_the_core_stuck_until_reset, (limit,)) for limit in (0, 500)),
     ]  # fmt: skip
@@ -83,11 +91,11 @@ def _bound(test: Callable[..., None], extra: tuple[object, ...]) -> Check:
 
 
 def _name(test: Callable[..., None], extra: tuple[object, ...]) -> str:
-    named = ", ".join(str(getattr(value, "name", value)) for value in extra)
+    named = ", ".join(str(getattr(value, "__name__", value)) for value in extra)
     return test.__name__.removeprefix("test_") + (f" [{named}]" if named else "")
 
 
-HANG_CYCLES = 150_000
+HANG_CYCLES = 300_000
 """Within which every program of the suite ends on a core without fault: a core that runs on hangs."""
 
 

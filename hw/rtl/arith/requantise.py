@@ -22,7 +22,6 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.compare import at_least
-from hw.rtl.arith.delay import delayed
 from hw.rtl.deform.ports import ACC_BITS, RequantisePort
 from hw.spec.deform import LANES
 from hw.spec.deform.instructions import ROUNDING_CODES
@@ -159,9 +158,8 @@ class RequantiseUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         port = self.port
-        m.d.comb += port.o_valid.eq(delayed(m, port.valid, REQUANTISE, "valid")[-1])
         # They hold still during an instruction and are used at the pipeline's end only.
-        rounding, clip_lo, clip_hi = (Signal.like(value) for value in (port.rounding, port.clip_lo, port.clip_hi))
+        rounding, clip_lo, clip_hi = (Signal.like(value, reset_less=True) for value in (port.rounding, port.clip_lo, port.clip_hi))
         m.d.sync += [rounding.eq(port.rounding), clip_lo.eq(port.clip_lo), clip_hi.eq(port.clip_hi)]
         held = {"rounding": rounding, "clip_lo": clip_lo, "clip_hi": clip_hi}
         for pair in range(LANES // 2):

@@ -6,7 +6,8 @@ digit, less one where the lower sum is negative (see :func:`unpack`). For the di
 upper nibble is one less where l is negative, so that A is exactly ``h * 2**field_bits + l``.
 
 With ``field_bits`` = 23 the operands (27 x 9 bits), the three registers and the multiplexer of ``first`` are those of a DSP48E2:
-A/B registers, MREG, PREG; ``en`` is CEP and ``first`` selects 0 instead of P at the Z multiplexer.
+A/B registers, MREG, PREG; ``first`` selects 0 instead of P at the Z multiplexer. A cell has no enable: where nothing is to be
+added the activation is zero.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import delayed
 from hw.spec.deform.latency import CELL
 
 WEIGHT_BITS = 8
@@ -60,8 +60,9 @@ class Mac2Cell(wiring.Component):
 
     Parameters: ``field_bits``, 16..23: place of the upper sum.
 
-    Members: ``weight`` (the byte), ``activation`` (9 bits, signed), ``first`` (the sum starts anew with this product), ``en`` (the
-    product counts; without it the accumulator holds), ``acc`` (48 bits, signed, wraps; undefined until the first ``first``).
+    Members: ``weight`` (the byte), ``activation`` (9 bits, signed), ``first`` (the sum starts anew with the product of the operands
+    that came CELL - 1 cycles before: one delay line serves all cells of a row), ``acc`` (48 bits, signed, wraps; undefined until
+    the first ``first``).
     """
 
     def __init__(self, field_bits: int = 23) -> None:
@@ -72,7 +73,6 @@ class Mac2Cell(wiring.Component):
             "weight": In(WEIGHT_BITS),
             "activation": In(signed(ACTIVATION_BITS)),
             "first": In(1),
-            "en": In(1),
             "acc": Out(signed(PACKED_BITS)),
         })
 
@@ -88,14 +88,11 @@ class Mac2Cell(wiring.Component):
         weight = Signal(WEIGHT_BITS, reset_less=True)
         activation = Signal(signed(ACTIVATION_BITS), reset_less=True)
         acc = Signal(signed(PACKED_BITS), reset_less=True)
-        en = delayed(m, self.en, self.latency - 1, "en")[-1]
-        first = delayed(m, self.first, self.latency - 1, "first")[-1]
         low, high = weight[:DIGIT_BITS].as_signed(), weight[DIGIT_BITS:]
         operand = Cat(low, low[-1].replicate(self.field_bits - DIGIT_BITS), high).as_signed()
         m.d.sync += [weight.eq(self.weight), activation.eq(self.activation)]
         product = self._product(m, operand, activation)
-        with m.If(en):
-            m.d.sync += acc.eq(Mux(first, 0, acc) + product)
+        m.d.sync += acc.eq(Mux(self.first, 0, acc) + product)
         m.d.comb += self.acc.eq(acc)
         return m
 

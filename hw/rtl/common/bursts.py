@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hw.rtl.arith.compare import at_least
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.axi import ADDRESS_BITS, BOUNDARY_WORDS, SIZE_WORD
 from hw.rtl.common.interfaces import PROGRAM_REGION, Run
 from hw.spec.arch import Arch
@@ -81,7 +82,7 @@ class RunLookup(wiring.Component):
                 full.eq(1),
                 located.offset.eq(run.offset),
                 located.words.eq(run.words),
-                located.last.eq(run.offset + (run.words - 1)),
+                located.last.eq(run.offset + (run.words - 1)[:16]),
                 located.base.eq(window.base[SIZE_WORD:]),
                 located.size.eq(window.size[SIZE_WORD:]),
                 located.manager.eq(manager),
@@ -121,7 +122,7 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.lookup = lookup = RunLookup(self._arch)
-        burst = self.burst.payload
+        burst, refused = data_register(m, self.burst.payload), data_register(m, self.refused)
         measure = Signal()
         offer = Signal()
         left = Signal(16, reset_less=True)
@@ -136,18 +137,18 @@ class BurstSplitter(wiring.Component):
             self.request.ready.eq(lookup.i.ready),
             *(lookup.regions[i].eq(window) for i, window in enumerate(self.regions)),
             lookup.program.eq(self.program),
-            lookup.flush.eq(self.refused | self.cancel),
+            lookup.flush.eq(refused | self.cancel),
             self.busy.eq(lookup.o.valid | measure | offer),
             self.burst.valid.eq(offer & ~self.cancel),
             issued.eq(self.burst.valid & self.burst.ready),
             lookup.o.ready.eq((~measure & ~offer) | (issued & final)),
             take.eq(lookup.o.valid & lookup.o.ready),
         ]
-        length, ends, lessened = self._length(m, left)
+        length, ends, lessened = self._length(m, burst.addr, left)
         fits = self._fits(m, lookup.o.payload)
         with m.If(measure):
             m.d.sync += [final.eq(ends), beats.eq(length), burst.length.eq(lessened)]
-            m.d.sync += [measure.eq(0), offer.eq(inside), self.refused.eq(~inside)]
+            m.d.sync += [measure.eq(0), offer.eq(inside), refused.eq(~inside)]
         with m.If(issued):
             m.d.sync += [burst.addr.eq(burst.addr + beats), left.eq(left - beats), offer.eq(0), measure.eq(~final)]
         with m.If(take):
@@ -157,18 +158,18 @@ class BurstSplitter(wiring.Component):
         with m.If(self.cancel):
             m.d.sync += [measure.eq(0), offer.eq(0)]
         with m.If(self.clear):
-            m.d.sync += self.refused.eq(0)
+            m.d.sync += refused.eq(0)
         return m
 
-    def _length(self, m: Module, left: Signal) -> tuple[Signal, Value, Signal]:
+    def _length(self, m: Module, start: Value, left: Signal) -> tuple[Signal, Value, Signal]:
         """The next burst's beats, whether it ends the run, and the beats less one.
 
         Less than the longest burst fits below the boundary exactly if the address is in the boundary's last such stretch, but not
         at its beginning.
         """
         bits = exact_log2(self._arch.burst_beats)
-        addr = self.burst.payload.addr[: exact_log2(BOUNDARY_WORDS)]
-        most, length, lessened = Signal(9), Signal(9), Signal(8)
+        addr = start[: exact_log2(BOUNDARY_WORDS)]
+        most, length, lessened = Signal(bits + 1), Signal(bits + 1), Signal(max(bits, 1))
         short, ends, beyond = Signal(), Signal(), Signal(range((2 << bits) + (1 << bits)))
         m.d.comb += [
             short.eq((addr[bits:].all() if bits < len(addr) else Const(1)) & addr[:bits].any()),

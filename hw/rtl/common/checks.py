@@ -10,6 +10,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import INSTRUCTION_BITS, field_in_range, view
 from hw.rtl.common.interfaces import ERROR_BITS
 from hw.spec.arch import CONTAINER_VERSION
@@ -44,7 +45,7 @@ class _Pipeline:
         self._flags: list[tuple[Value, ErrorCode]] = []
 
     def add(self, failed: Value, code: ErrorCode) -> None:
-        flag = Signal(name=f"bad_{code.name.lower()}")
+        flag = Signal(name=f"bad_{code.name.lower()}", reset_less=True)
         self._m.d.sync += flag.eq(failed)
         self.add_registered(flag, code)
 
@@ -52,7 +53,7 @@ class _Pipeline:
         self._flags.append((failed, code))
 
     def finish(self) -> None:
-        self._m.d.sync += self._error.eq(first_error(self._flags))
+        self._m.d.sync += data_register(self._m, self._error).eq(first_error(self._flags))
 
 
 class HeaderChecker(wiring.Component):
@@ -122,7 +123,8 @@ class InstructionChecker(wiring.Component):
                 reserved[i].eq(bits[operation.used_bits : PAYLOAD_END].any()),
                 out_of_range[i].eq(_out_of_range(operation, bits)),
             ]
-        chosen, in_reserved, in_field = (Signal(len(operations), name=name) for name in ("chosen", "in_reserved", "in_field"))
+        names = ("chosen", "in_reserved", "in_field")
+        chosen, in_reserved, in_field = (Signal(len(operations), name=name, reset_less=True) for name in names)
         m.d.sync += [chosen.eq(self.selected), in_reserved.eq(reserved), in_field.eq(out_of_range)]
         checks = _Pipeline(m, self.error)
         checks.add(~self.sealed, ErrorCode.INSTRUCTION_CRC)

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.crc import Crc32
 from hw.rtl.common.decode import INSTRUCTION_BITS
 from hw.rtl.common.interfaces import DATA_BITS, PROGRAM_REGION, ReadRuns
@@ -42,8 +43,9 @@ class Fetcher(wiring.Component):
         m.submodules.crc = crc = Crc32()
         runs = self.runs
         requesting, waiting = Signal(), Signal()
-        words = Signal(range(WORDS + 1))
-        unit, take = Signal(UNIT_BITS), Signal()
+        words = Signal(range(WORDS + 1), reset_less=True)
+        unit, take = Signal(UNIT_BITS, reset_less=True), Signal()
+        bits = data_register(m, self.bits)
         m.d.comb += [
             self.active.eq(requesting | waiting),
             runs.clear.eq(self.start),
@@ -66,7 +68,7 @@ class Fetcher(wiring.Component):
         with m.If(requesting & runs.request.ready):
             m.d.sync += [requesting.eq(0), waiting.eq(1)]
         with m.If(take):
-            m.d.sync += [words.eq(words + 1), self.bits.eq(Cat(self.bits[DATA_BITS:], runs.data.payload))]
+            m.d.sync += [words.eq(words + 1), bits.eq(Cat(bits[DATA_BITS:], runs.data.payload))]
         with m.If(self.done):
             m.d.sync += waiting.eq(0)
         with m.If(self.halt):

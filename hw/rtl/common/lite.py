@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.axi import CONTROL_ADDRESS_BITS, CONTROL_DATA_BITS, axi_lite_subordinate
 
 WORD_ADDRESS_BITS = CONTROL_ADDRESS_BITS - 2
@@ -41,6 +42,7 @@ class LiteEndpoint(wiring.Component):
     def _write(self, m: Module) -> None:
         bus = self.s_axi
         have_address, have_data = Signal(), Signal()
+        index, data, strobe = (data_register(m, port) for port in (self.write_index, self.write_data, self.write_strobe))
         m.d.comb += [
             bus.awready.eq(~have_address),
             bus.wready.eq(~have_data),
@@ -49,19 +51,20 @@ class LiteEndpoint(wiring.Component):
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(bus.awvalid & bus.awready):
-            m.d.sync += [have_address.eq(1), self.write_index.eq(bus.awaddr[2:])]
+            m.d.sync += [have_address.eq(1), index.eq(bus.awaddr[2:])]
         with m.If(bus.wvalid & bus.wready):
-            m.d.sync += [have_data.eq(1), self.write_data.eq(bus.wdata), self.write_strobe.eq(bus.wstrb)]
+            m.d.sync += [have_data.eq(1), data.eq(bus.wdata), strobe.eq(bus.wstrb)]
         with m.If(self.write_en):
             m.d.sync += [have_address.eq(0), have_data.eq(0), bus.bvalid.eq(1)]
 
     def _read(self, m: Module) -> None:
         bus = self.s_axi
+        index, word = data_register(m, self.read_index), data_register(m, bus.rdata)
         m.d.comb += bus.arready.eq(~self.read_en & ~bus.rvalid)
         m.d.sync += self.read_en.eq(bus.arvalid & bus.arready)
         with m.If(bus.arvalid & bus.arready):
-            m.d.sync += self.read_index.eq(bus.araddr[2:])
+            m.d.sync += index.eq(bus.araddr[2:])
         with m.If(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
         with m.If(self.read_en):
-            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(self.read_data)]
+            m.d.sync += [bus.rvalid.eq(1), word.eq(self.read_data)]

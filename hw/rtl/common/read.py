@@ -6,6 +6,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.axi import SIZE_WORD, axi4_read_manager, constant_attributes
 from hw.rtl.common.bursts import Burst, BurstSplitter, connect_splitter, may_issue, window_members
 from hw.rtl.common.interfaces import DATA_BITS, ReadRuns
@@ -56,7 +57,7 @@ class ReadMaster(wiring.Component):
         ready = Array(port.arready for port in self.axi)[selected]
         m.d.comb += [
             splitter.burst.ready.eq(accepted),
-            accepted.eq((~pending | ready) & may_issue(self._arch, in_flight, offered.manager, address.manager)),
+            accepted.eq(~pending & may_issue(self._arch, in_flight, offered.manager, address.manager)),
             issue.eq(splitter.burst.valid & accepted),
             self.runs.idle.eq(~splitter.busy & (in_flight == 0) & ~self.runs.data.valid),
         ]
@@ -95,7 +96,8 @@ class ReadMaster(wiring.Component):
         ]
         with m.If(free):
             m.d.sync += [held.eq(valid & ~self.drain), word.eq(Array(p.rdata for p in self.axi)[selected])]
+        sticky = data_register(m, self.runs.failed)
         with m.If(self.runs.clear):
-            m.d.sync += self.runs.failed.eq(0)
+            m.d.sync += sticky.eq(0)
         with m.Elif(self.beat & failed):
-            m.d.sync += self.runs.failed.eq(1)
+            m.d.sync += sticky.eq(1)

@@ -9,6 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.interfaces import Run
 from hw.spec.regs import ErrorCode
 
@@ -109,7 +110,7 @@ class RunLoop(wiring.Component):
 
     The first request is valid 2 cycles after ``start``, later ones 2 cycles after the one before was accepted. A run is
     checked before it is requested: on chip first (``bad_chip``), then against the 32 bits that memory offsets have
-    (``bad_region``; larger offsets lie in no region that a master could check). Either, or ``refused``, ends the loop.
+    (``bad_region``; larger offsets lie in no region that a master could check). Either, or ``stop``, ends the loop.
 
     Members
     -------
@@ -117,7 +118,7 @@ class RunLoop(wiring.Component):
     size : on-chip words (of one bank)
     request : runs to a master
     chip : the accepted ones' place on chip; emptied by ``start``
-    refused : the master refused a run
+    stop : the master refused a run, or the memory answered one with an error
     busy : more runs may come
     bad_chip, bad_region : why the loop ended early; cleared by ``start``
     """
@@ -131,7 +132,7 @@ class RunLoop(wiring.Component):
             "banked": In(1),
             "request": Out(stream.Signature(Run)),
             "chip": Out(stream.Signature(ChipRun)),
-            "refused": In(1),
+            "stop": In(1),
             "busy": Out(1),
             "bad_chip": Out(1),
             "bad_region": Out(1),
@@ -145,12 +146,13 @@ class RunLoop(wiring.Component):
         fits = Signal(reset_less=True)
         legal = Signal()
         accepted = Signal()
+        bad_chip, bad_region = data_register(m, self.bad_chip), data_register(m, self.bad_region)
         m.d.comb += [
             walker.start.eq(self.start),
             walker.fields.eq(self.fields),
             walker.banked.eq(self.banked),
             walker.advance.eq(accepted),
-            legal.eq(fits & ~place.offset[-1] & ~self.refused),
+            legal.eq(fits & ~place.offset[-1] & ~self.stop),
             accepted.eq(self.request.valid & self.request.ready),
             self.request.payload.region.eq(self.fields.region),
             self.request.payload.offset.eq(place.offset),
@@ -163,7 +165,7 @@ class RunLoop(wiring.Component):
         ]
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [self.bad_chip.eq(0), self.bad_region.eq(0)]
+                m.d.sync += [bad_chip.eq(0), bad_region.eq(0)]
                 m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += fits.eq(place.chip.addr + self.fields.n0 <= self.size)
@@ -171,7 +173,7 @@ class RunLoop(wiring.Component):
             with m.State("REQUEST"):
                 m.d.comb += self.request.valid.eq(legal & queue.w_rdy)
                 with m.If(~legal):
-                    m.d.sync += [self.bad_chip.eq(~fits), self.bad_region.eq(place.offset[-1])]
+                    m.d.sync += [bad_chip.eq(~fits), bad_region.eq(place.offset[-1])]
                     m.next = "IDLE"
                 with m.Elif(accepted):
                     m.next = "CHECK"

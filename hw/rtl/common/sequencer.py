@@ -66,10 +66,10 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self._parts(m)
-        self._in_header = Signal()  # the unit in hand is the header, not an instruction
-        self._remaining = Signal(32)  # instructions that have not retired
+        self._in_header = Signal(reset_less=True)  # the unit in hand is the header, not an instruction
+        self._remaining = Signal(32, reset_less=True)  # instructions that have not retired
         self._stopping = Signal()  # watchdog or abort: leave whatever is waited for
-        self._abort_pending = Signal()
+        self._abort_pending = Signal(reset_less=True)
         m.d.comb += [
             self.trace.index.eq(self.retired),
             self._stopping.eq(self._abort_pending | self._watchdog.expired),
@@ -128,7 +128,7 @@ class Sequencer(wiring.Component):
     def _check_length(self, m: Module) -> None:
         low = range(INSTRUCTION_BYTES.bit_length() - 1)
         misaligned = Cat(*(self.program_length[i] | self.program_addr[i] for i in low)).any()
-        bad = Signal(name="bad_program_length")  # registers of the host: they do not change at a start
+        bad = Signal(name="bad_program_length", reset_less=True)  # registers of the host: they do not change at a start
         m.d.sync += bad.eq(misaligned | (self.program_length == 0))
         with m.State("LENGTH"):
             with m.If(bad):
@@ -174,7 +174,7 @@ class Sequencer(wiring.Component):
             m.next = "NEXT"
 
     def _issue(self, m: Module) -> None:
-        chosen = Signal.like(self._checker.selected)
+        chosen = Signal.like(self._checker.selected, name="chosen", reset_less=True)
         m.d.sync += chosen.eq(self._checker.selected)  # it holds still while the checks run
         with m.State("NEXT"):
             self._fetch_next(m)

@@ -12,7 +12,7 @@ class TokenBoard(wiring.Component):
 
     Members
     -------
-    clear : no token is outstanding from the next cycle on
+    clear : no token is outstanding from the next cycle on; there is no other reset
     wait, push : masks of the instruction in hand
     blocked : it waits for a token that is not there, or pushes one more than can be held once it has consumed its own
     take : consume ``wait`` (at issue)
@@ -28,7 +28,7 @@ class TokenBoard(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        counts = [Signal(range(TOKEN_MAX + 1), name=f"count_{i}") for i in range(TOKEN_COUNT)]
+        counts = [Signal(range(TOKEN_MAX + 1), name=f"count_{i}", reset_less=True) for i in range(TOKEN_COUNT)]
         missing, surplus = Signal(TOKEN_COUNT), Signal(TOKEN_COUNT)
         m.d.comb += self.blocked.eq((missing | surplus).any())
         for i, count in enumerate(counts):

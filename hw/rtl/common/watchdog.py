@@ -4,9 +4,13 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
+
 
 class Watchdog(wiring.Component):
     """``expired`` rises ``limit`` cycles after ``restart`` and stays until the next restart; a limit of 0 never expires.
+
+    Before the first restart ``expired`` is anything.
 
     Members
     -------
@@ -20,11 +24,11 @@ class Watchdog(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        remaining = Signal(32)
+        remaining, expired = Signal(32, reset_less=True), data_register(m, self.expired)
         with m.If(self.restart):
-            m.d.sync += [remaining.eq(self.limit), self.expired.eq(self.limit == 1)]
+            m.d.sync += [remaining.eq(self.limit), expired.eq(self.limit == 1)]
         with m.Elif(remaining != 0):
             m.d.sync += remaining.eq(remaining - 1)
             with m.If(remaining == 2):
-                m.d.sync += self.expired.eq(1)
+                m.d.sync += expired.eq(1)
         return m

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.axi import SIZE_WORD, axi4_write_manager, constant_attributes
 from hw.rtl.common.bursts import Burst, BurstSplitter, connect_splitter, may_issue, window_members
 from hw.rtl.common.interfaces import DATA_BITS, WriteRuns
@@ -59,7 +60,7 @@ class WriteMaster(wiring.Component):
         ready = Array(port.awready for port in self.axi)[selected]
         m.d.comb += [
             splitter.burst.ready.eq(accepted),
-            accepted.eq((~pending | ready) & may_issue(self._arch, in_flight, offered.manager, address.manager)),
+            accepted.eq(~pending & may_issue(self._arch, in_flight, offered.manager, address.manager)),
             issue.eq(splitter.burst.valid & accepted),
             self.runs.idle.eq(~splitter.busy & (in_flight == 0)),
         ]
@@ -123,7 +124,8 @@ class WriteMaster(wiring.Component):
             Cat(retire, failed).eq(Array(Cat(p.bvalid, p.bresp[1]) for p in self.axi)[selected]),
             *(port.bready.eq(selected == number) for number, port in enumerate(self.axi)),
         ]
+        sticky = data_register(m, self.runs.failed)
         with m.If(self.runs.clear):
-            m.d.sync += self.runs.failed.eq(0)
+            m.d.sync += sticky.eq(0)
         with m.Elif(retire & failed):
-            m.d.sync += self.runs.failed.eq(1)
+            m.d.sync += sticky.eq(1)

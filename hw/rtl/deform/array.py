@@ -12,9 +12,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register, delayed
 from hw.rtl.cells.mac2 import ACTIVATION_BITS, PACKED_BITS, WEIGHT_BITS, Mac2Cell
 from hw.rtl.deform.ports import WORD_BITS
 from hw.spec.deform import LANES, DeformArch
+from hw.spec.deform.latency import CELL
 
 
 class Array(wiring.Component):
@@ -27,8 +29,8 @@ class Array(wiring.Component):
     load : the activation word of row 0 for the next 16 K-steps is in ``word``; row r takes what is in ``word`` r cycles later
     word, zero : sixteen activation bytes, lowest first; ``zero``: take zeros instead
     unsigned : activations are unsigned bytes; holds still
-    en, first, weights : a K-step of row 0 with one byte per cell; it meets byte i of a word whose ``load`` was i + 1 cycles before.
-        ``first`` starts the sums anew
+    first, weights : a K-step of row 0 with one byte per cell; it meets byte i of a word whose ``load`` was i + 1 cycles before.
+        ``first`` starts the sums anew. After the sixteenth byte without another ``load`` there are only zeros, and sums hold
     row, group, packed : the accumulators of cells 16 * group .. of ``row``, one cycle after the two were given. A K-step of row 0
         in cycle t shows in row r's accumulators in cycle t + r + CELL (so it can be asked for then)
     """
@@ -41,7 +43,6 @@ class Array(wiring.Component):
             "word": In(WORD_BITS),
             "zero": In(1),
             "unsigned": In(1),
-            "en": In(1),
             "first": In(1),
             "weights": In(WEIGHT_BITS * arch.cells),
             "row": In(range(max(arch.rows, 2))),
@@ -51,20 +52,21 @@ class Array(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        step = {"load": self.load, "en": self.en, "first": self.first, "weights": self.weights}
+        first = delayed(m, self.first, CELL - 1, "first_0", reset_less=True)[-1]
+        step: dict[str, Value] = {"load": self.load, "first": first, "weights": self.weights}
         sums = []
         for row in range(self.arch.rows):
             sums.append(self._row(m, row, step))
             step = self._passed_down(m, row, step)
         selected = Choice(Choice(groups)[self.group] for groups in sums)[self.row]
-        m.d.sync += self.packed.eq(selected)
+        m.d.sync += data_register(m, self.packed).eq(selected)
         return m
 
     @staticmethod
     def _passed_down(m: Module, row: int, step: dict[str, Value]) -> dict[str, Value]:
         below = {}
         for name, value in step.items():
-            below[name] = Signal(len(value), name=f"{name}_{row + 1}", reset_less=name == "weights")
+            below[name] = Signal(len(value), name=f"{name}_{row + 1}", reset_less=True)
             m.d.sync += below[name].eq(value)
         return below
 
@@ -83,6 +85,5 @@ class Array(wiring.Component):
             cell.weight.eq(step["weights"].word_select(number, WEIGHT_BITS)),
             cell.activation.eq(activation),
             cell.first.eq(step["first"]),
-            cell.en.eq(step["en"]),
         ]
         return cell.acc

@@ -122,7 +122,7 @@ class DeformCore(wiring.Component):
 
     def _commands(self, m: Module, shell: Shell, engines: dict[str, wiring.Component], missed: Value) -> None:
         """Commands to the engines; an access outside a memory makes an instruction end with BUFFER_RANGE."""
-        overrun, starting = Signal(), Signal()
+        overrun, starting = Signal(reset_less=True), Signal()
         m.d.comb += starting.eq(Cat(shell.command(name).start for name in engines).any())
         with m.If(starting):
             m.d.sync += overrun.eq(0)
@@ -140,14 +140,17 @@ class DeformCore(wiring.Component):
                 m.d.comb += outer.error.eq(ErrorCode.BUFFER_RANGE)
 
 
-def _enabled(port: wiring.PureInterface, name: str) -> Value:
-    return Mux(port.en, getattr(port, name), 0)
+def _joined(engines: Sequence[wiring.PureInterface], name: str) -> Value:
+    """What the enabled engine drives; anything if none is."""
+    if len(engines) == 1:
+        return getattr(engines[0], name)
+    return reduce(or_, (Mux(port.en, getattr(port, name), 0) for port in engines))
 
 
 def _join_reads(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
     m.d.comb += [
         memory.en.eq(Cat(port.en for port in engines).any()),
-        memory.addr.eq(reduce(or_, (_enabled(port, "addr") for port in engines))),
+        memory.addr.eq(_joined(engines, "addr")),
         *(port.data.eq(memory.data) for port in engines),
     ]
 
@@ -155,7 +158,7 @@ def _join_reads(m: Module, memory: wiring.PureInterface, engines: Sequence[wirin
 def _join_writes(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
     m.d.comb += [
         memory.en.eq(Cat(port.en for port in engines).any()),
-        *(getattr(memory, name).eq(reduce(or_, (_enabled(port, name) for port in engines))) for name in ("addr", "data")),
+        *(getattr(memory, name).eq(_joined(engines, name)) for name in ("addr", "data")),
     ]
 
 

@@ -12,6 +12,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS, EngineCommand
 from hw.rtl.deform.dw_address import AddressGenerator, OffsetFetch, TapRow
@@ -40,7 +41,7 @@ class DwEngine(wiring.Component):
     row : activations, latency ROW_READ; a tap outside the input is never enabled
     requantise : record sets 0 and 1 in turn
 
-    All outputs are zero while the engine is idle.
+    While the engine is idle every ``en`` and all it sends to the requantise unit are zero.
     """
 
     command: In(EngineCommand)
@@ -71,7 +72,6 @@ class DwEngine(wiring.Component):
             self.row.en.eq(addresses.row.en),
             self.row.bank.eq(addresses.row.bank),
             self.row.addr.eq(addresses.row.addr),
-            writer.i_valid.eq(self.requantise.o_valid),
             writer.i_data.eq(self.requantise.o_data),
         ]
         busy = Signal()
@@ -104,11 +104,10 @@ class DwEngine(wiring.Component):
             lanes.mode.maximum.eq(fields.mode == DW_MAX),
             lanes.mode.unit_weights.eq(fields.mode == DW_SUM),
             lanes.words.eq(self.row.data),
-            lanes.enabled.eq(delayed(m, self.row.en, timing.ROW_READ)),
+            lanes.enabled.eq(delayed(m, self.row.en, timing.ROW_READ, reset_less=True)),
             lanes.weights.eq(weights.weights),
             lanes.first.eq(summed.pixel_first),
             lanes.valid.eq(summed.valid),
-            self.requantise.valid.eq(ready.pixel_last),
             self.requantise.set.eq(ready.slot & ready.pixel_last),
         ]
         for port, acc in zip(self.requantise.acc, lanes.acc, strict=True):
@@ -136,15 +135,13 @@ class Writer(wiring.Component):
     Members
     -------
     start : an instruction begins
-    i_valid, i_data : a requantised word
-    i_step : what it belongs to
+    i_step, i_data : a tap column, and the requantised word if it was the last of its pixel
     fm : output words
     finished : in the cycle in which the instruction's last word is on ``fm``
     """
 
     start: In(1)
     instruction: In(INSTRUCTION_BITS)
-    i_valid: In(1)
     i_data: In(128)
     i_step: In(Step)
     fm: Out(WritePort)
@@ -157,18 +154,19 @@ class Writer(wiring.Component):
         fields = view(DW, self.instruction)
         m.submodules.words = words = Loop(width=16)
         taken, word_last = Signal(), Signal()
-        addr, next_word = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        addr, next_word = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        place, written = data_register(m, self.fm.addr), data_register(m, self.fm.data)
         m.d.comb += [
-            taken.eq(self.i_valid & self.i_step.pixel_last),
-            word_last.eq(taken & self.i_step.word_last),
+            taken.eq(self.i_step.pixel_last),
+            word_last.eq(self.i_step.word_last),
             words.load.eq(self.start),
             words.count.eq(fields.words),
             words.step.eq(word_last),
         ]
         m.d.sync += [
             self.fm.en.eq(taken),
-            self.fm.addr.eq(Mux(taken, addr, 0)),
-            self.fm.data.eq(Mux(taken, self.i_data, 0)),
+            place.eq(addr),
+            written.eq(self.i_data),
             self.finished.eq(word_last & words.last),
         ]
         with m.If(self.start):

@@ -14,10 +14,11 @@ S + 3  the row memory's port
 ====== ==================================================================================================================
 """
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.dw_control import Step, delayed
@@ -55,22 +56,24 @@ class OffsetFetch(wiring.Component):
         m = Module()
         fields = view(DW, self.instruction)
         deform, fetch = Signal(), Signal()
-        following, addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        following, addr = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS)
+        en, place = data_register(m, self.fm.en), data_register(m, self.fm.addr)
+        offset = data_register(m, self.offset)
         m.d.comb += [
             deform.eq(fields.mode == DW_DEFORM),
             fetch.eq(self.step.pixel_first & deform),
             addr.eq(Mux(self.step.word_first, fields.offset_addr, following)),
         ]
-        m.d.sync += [self.fm.en.eq(fetch), self.fm.addr.eq(Mux(fetch, addr, 0))]
+        m.d.sync += [en.eq(fetch), place.eq(addr)]
         with m.If(fetch):
             m.d.sync += following.eq(addr + fields.offset_pitch)
 
         code = self.fm.data[:8].as_signed()
-        with m.If(delayed(m, self.step, self.delay - 1).pixel_first):
-            m.d.sync += self.offset.eq(1)
+        with m.If(delayed(m, self.step, self.delay - 1, reset_less=True).pixel_first):
+            m.d.sync += offset.eq(1)
             with m.If(deform):
                 saturated = Mux(code > OFFSET_MAX, OFFSET_MAX, Mux(code < OFFSET_MIN, OFFSET_MIN, code))
-                m.d.sync += self.offset.eq(saturated)
+                m.d.sync += offset.eq(saturated)
         return m
 
 
@@ -84,7 +87,7 @@ class TapRow(wiring.Component):
     bank, row, offset : of the centre row; how far away the others are (stage S)
     base : address of the centre row at channel word c (stage S + 1)
     column_addr, enabled : address of the column; tap in the window and column inside (stage S + 2)
-    o_en, o_bank, o_addr : the read (stage S + 3); zero for a tap that is masked or outside
+    o_en, o_bank, o_addr : the read (stage S + 3); not enabled for a tap that is masked or outside
     """
 
     instruction: In(INSTRUCTION_BITS)
@@ -112,16 +115,18 @@ class TapRow(wiring.Component):
         m = Module()
         fields = view(DW, self.instruction)
         # S -> S + 1
-        reach, bank, above, below, row = Signal(signed(6)), Signal(4), Signal(), Signal(), Signal(POSITION)
+        reach = Signal(signed(6))
+        bank, above, below, row = (Signal(shape, reset_less=True) for shape in (4, 1, 1, POSITION))
+        leaves = (reach < 0, reach >= ROW_BANKS) if self._tap else (Const(0), Const(0))  # the centre is where it is
         m.d.comb += reach.eq(self._moved(self.bank))
         m.d.sync += [
-            above.eq(reach < 0),
-            below.eq(reach >= ROW_BANKS),
-            bank.eq(Mux(reach < 0, reach + ROW_BANKS, Mux(reach >= ROW_BANKS, reach - ROW_BANKS, reach))),
+            above.eq(leaves[0]),
+            below.eq(leaves[1]),
+            bank.eq(Mux(leaves[0], reach + ROW_BANKS, Mux(leaves[1], reach - ROW_BANKS, reach))),
             row.eq(self._moved(self.row)),
         ]
         # S + 1 -> S + 2
-        bank2, base2, inside = Signal(4), Signal(ADDR_BITS), Signal()
+        bank2, base2, inside = (Signal(shape, reset_less=True) for shape in (4, ADDR_BITS, 1))
         turn = Mux(above, ~fields.row_pitch, Mux(below, fields.row_pitch, 0))
         m.d.sync += [
             bank2.eq(bank),
@@ -129,11 +134,8 @@ class TapRow(wiring.Component):
             inside.eq(row.as_unsigned() < fields.in_rows),  # a negative number is a large one
         ]
         # S + 2 -> S + 3
-        read = Signal()
-        m.d.comb += read.eq(inside & self.enabled)
-        m.d.sync += [self.o_en.eq(read), self.o_bank.eq(0), self.o_addr.eq(0)]
-        with m.If(read):
-            m.d.sync += [self.o_bank.eq(bank2), self.o_addr.eq(base2 + self.column_addr)]
+        en, o_bank, addr = (data_register(m, output) for output in (self.o_en, self.o_bank, self.o_addr))
+        m.d.sync += [en.eq(inside & self.enabled), o_bank.eq(bank2), addr.eq(base2 + self.column_addr)]
         return m
 
 
@@ -157,12 +159,12 @@ class TapColumn(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = view(DW, self.instruction)
-        m.submodules.number = number = Walker(POSITION)
-        m.submodules.addr = addr = Walker(unsigned(ADDR_BITS))
+        m.submodules.number = number = Walker(POSITION, holds=False)
+        m.submodules.addr = addr = Walker(unsigned(ADDR_BITS), holds=False)
         deform = fields.mode == DW_DEFORM
         # Constants of the instruction: registered twice or once while the first parameters load.
-        start, stride_pitch = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        col0, pitch = Signal(signed(16)), Signal(ADDR_BITS)
+        start, stride_pitch = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        col0, pitch = Signal(signed(16), reset_less=True), Signal(ADDR_BITS, reset_less=True)
         m.d.sync += [
             col0.eq(fields.col0),
             pitch.eq(fields.pitch),
@@ -182,8 +184,8 @@ class TapColumn(wiring.Component):
         left, right = Signal(), Signal()
         m.d.comb += [left.eq(deform & (self.column == 0)), right.eq(deform & (self.column == 2))]
         # S -> S + 1
-        number1, addr1, reach = Signal(POSITION), Signal(ADDR_BITS), Signal(ADDR_BITS)
-        left1, right1 = Signal(), Signal()
+        shapes = (POSITION, ADDR_BITS, ADDR_BITS, 1, 1)
+        number1, addr1, reach, left1, right1 = (Signal(shape, reset_less=True) for shape in shapes)
         m.d.sync += [
             number1.eq(number.value + Mux(left, -self.offset, Mux(right, self.offset, 0))),
             addr1.eq(addr.value),
@@ -192,9 +194,10 @@ class TapColumn(wiring.Component):
             right1.eq(right),
         ]
         # S + 1 -> S + 2
+        o_addr, inside = data_register(m, self.o_addr), data_register(m, self.o_inside)
         m.d.sync += [
-            self.o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1),
-            self.o_inside.eq(number1.as_unsigned() < fields.in_cols),
+            o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1),
+            inside.eq(number1.as_unsigned() < fields.in_cols),
         ]
         return m
 
@@ -236,7 +239,7 @@ class AddressGenerator(wiring.Component):
         m.submodules.column = column = TapColumn()
         m.d.comb += [
             column.instruction.eq(self.instruction),
-            column.walk.eq(delayed(m, column_walk(m, ahead), 1)),
+            column.walk.eq(delayed(m, column_walk(m, ahead), 1, reset_less=True)),
             column.offset.eq(offsets.offset),
             column.column.eq(centre.column),
         ]
@@ -261,10 +264,11 @@ class AddressGenerator(wiring.Component):
         m.submodules.bank = bank = BankWalker()
         m.submodules.number = number = Walker(POSITION)
         m.submodules.base = base = Walker(unsigned(ADDR_BITS))
-        word_base, turn = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        word_base, turn = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS)
         m.d.comb += turn.eq(Mux(bank.wrapped, fields.row_pitch, 0))
-        row_walk = delayed(m, walk(m, ahead.word_first, ahead.row_first, ahead.pixel_first, ahead.group_first), 1)
-        base_walk = delayed(m, row_walk, 1)
+        begins = walk(m, ahead.word_first, ahead.row_first, ahead.pixel_first, ahead.group_first)
+        row_walk = delayed(m, begins, 1, reset_less=True)
+        base_walk = delayed(m, row_walk, 1, reset_less=True)
         with m.If(self.start):
             m.d.sync += word_base.eq(fields.row0_addr)
         with m.Elif(base_walk == Walk.RESTART):

@@ -7,10 +7,11 @@ components of this file: the loader fills a free slot, the sequencer issues a ch
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.ports import ReadPort
@@ -67,14 +68,11 @@ class Loop(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        with m.If(self.load | (self.step & self.last)):
-            m.d.sync += [self.left.eq(self.count), self.first.eq(1), self.last.eq(self.count <= self._stride)]
+        left, first, last = (data_register(m, output) for output in (self.left, self.first, self.last))
+        with m.If(self.load | (self.step & last)):
+            m.d.sync += [left.eq(self.count), first.eq(1), last.eq(self.count <= self._stride)]
         with m.Elif(self.step):
-            m.d.sync += [
-                self.left.eq(self.left - self._stride),
-                self.first.eq(0),
-                self.last.eq(self.left <= 2 * self._stride),
-            ]
+            m.d.sync += [left.eq(left - self._stride), first.eq(0), last.eq(left <= 2 * self._stride)]
         return m
 
 
@@ -114,7 +112,7 @@ class TapSequencer(wiring.Component):
 
         step = self.step
         word_last = ends[3]
-        slot, position = Signal(), Signal(2)
+        slot, position = Signal(reset_less=True), Signal(2, reset_less=True)
         m.d.comb += [
             step.valid.eq(advance),
             step.group_first.eq(begins[0]),
@@ -128,13 +126,11 @@ class TapSequencer(wiring.Component):
         ]
         for row in range(3):
             m.d.comb += step.rows[row].eq(advance & (group.left > row))
+        m.d.sync += full.eq(full + self.loaded - word_last)  # 0 again at an instruction's end
         with m.If(self.start):
-            m.d.sync += [full.eq(0), slot.eq(0), position.eq(0)]
+            m.d.sync += [slot.eq(0), position.eq(0)]
         with m.Else():
-            m.d.sync += [
-                full.eq(full + self.loaded - word_last),
-                slot.eq(slot ^ word_last),
-            ]
+            m.d.sync += slot.eq(slot ^ word_last)
             with m.If(advance):
                 m.d.sync += position.eq((position + 1) & (~column.last).replicate(2))
         return m
@@ -178,8 +174,8 @@ class ParameterLoader(wiring.Component):
         m = Module()
         fields = view(DW, self.instruction)
         first = Signal(range(WEIGHT_WORDS + 1))
-        left, index = Signal(16), Signal(range(WEIGHT_WORDS + RECORD_WORDS))
-        free, slot = Signal(range(SLOTS + 1)), Signal()
+        left, index = Signal(16), Signal(range(WEIGHT_WORDS + RECORD_WORDS), reset_less=True)
+        free, slot = Signal(range(SLOTS + 1), reset_less=True), Signal(reset_less=True)
         weighted = (fields.mode == WEIGHTED_MODES[0]) | (fields.mode == WEIGHTED_MODES[1])
         ask, last = Signal(), Signal()
         m.d.comb += [
@@ -206,14 +202,15 @@ class ParameterLoader(wiring.Component):
 
     def _read(self, m: Module, fields: data.View, ask: Signal, is_weight: Signal) -> None:
         """Address register: weights and records lie in two contiguous streams."""
-        weight_addr, record_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        m.d.sync += [self.par.en.eq(ask), self.par.addr.eq(0)]
+        weight_addr, record_addr = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        en, addr = data_register(m, self.par.en), data_register(m, self.par.addr)
+        m.d.sync += [en.eq(ask), addr.eq(Mux(is_weight, weight_addr, record_addr))]
         with m.If(self.start):
             m.d.sync += [weight_addr.eq(fields.weight_addr), record_addr.eq(fields.param_addr)]
         with m.Elif(ask & is_weight):
-            m.d.sync += [self.par.addr.eq(weight_addr), weight_addr.eq(weight_addr + 1)]
+            m.d.sync += weight_addr.eq(weight_addr + 1)
         with m.Elif(ask):
-            m.d.sync += [self.par.addr.eq(record_addr), record_addr.eq(record_addr + 1)]
+            m.d.sync += record_addr.eq(record_addr + 1)
 
     def _destination(self, m: Module, ask: Signal, index: Signal, slot: Signal) -> None:
         """What word ``index`` is, delayed until the memory has answered."""
@@ -225,13 +222,13 @@ class ParameterLoader(wiring.Component):
             for tap in range(WEIGHT_WORDS):
                 with m.If(index == tap):
                     m.d.comb += [target.weight_rows.eq(1 << tap // 3), target.column.eq(tap % 3)]
-        m.d.comb += self.write.eq(delayed(m, target, self.delay))
+        m.d.comb += self.write.eq(delayed(m, target, self.delay, reset_less=True))
 
 
-def delayed(m: Module, value: Any, cycles: int) -> Any:
-    """A signal or structure ``cycles`` registers later; zero after reset."""
+def delayed(m: Module, value: Any, cycles: int, *, reset_less: bool = False) -> Any:
+    """A signal or structure ``cycles`` registers later; zero after reset if not ``reset_less``."""
     for _ in range(cycles):
-        register = Signal(value.shape())
+        register = Signal(value.shape(), reset_less=reset_less)
         m.d.sync += register.eq(value)
         value = register
     return value

@@ -48,15 +48,17 @@ class Lane(wiring.Component):
         operands = [self._operand(m, tap) for tap in range(TAPS)]
         products = []
         for tap, operand in enumerate(operands):
-            weight, product = Signal(signed(8), name=f"weight{tap}"), Signal(signed(17), name=f"product{tap}")
+            weight = Signal(signed(8), name=f"weight{tap}", reset_less=True)
+            product = Signal(signed(17), name=f"product{tap}", reset_less=True)
             m.d.sync += [weight.eq(Mux(self.mode.unit_weights, 1, self.weights[tap])), product.eq(operand * weight)]
             products.append(product)
-        total, total_acc = Signal(signed(19)), Signal(TOTAL)
+        total, total_acc = Signal(signed(19), reset_less=True), Signal(TOTAL, reset_less=True)
         m.d.sync += total.eq(sum(products))
         with m.If(self.valid):
             m.d.sync += total_acc.eq(Mux(self.first, 0, total_acc) + total)
 
-        pair, third, largest, largest_acc = (Signal(OPERAND) for _ in range(4))
+        names = ("pair", "third", "largest", "largest_acc")
+        pair, third, largest, largest_acc = (Signal(OPERAND, name=name, reset_less=True) for name in names)
         m.d.sync += [pair.eq(larger(operands[0], operands[1])), third.eq(operands[2]), largest.eq(larger(pair, third))]
         with m.If(self.valid):
             m.d.sync += largest_acc.eq(Mux(self.first, largest, larger(largest_acc, largest)))
@@ -65,7 +67,7 @@ class Lane(wiring.Component):
 
     def _operand(self, m: Module, tap: int) -> Signal:
         """9-bit activation; a masked tap is 0, or the smallest code of a maximum."""
-        operand = Signal(OPERAND, name=f"operand{tap}")
+        operand = Signal(OPERAND, name=f"operand{tap}", reset_less=True)
         byte, masked = self.taps[tap], Mux(self.mode.maximum, SMALLEST, 0)
         extended = Cat(byte, byte[7] & ~self.mode.in_unsigned).as_signed()
         m.d.sync += operand.eq(Mux(self.enabled[tap], extended, masked))

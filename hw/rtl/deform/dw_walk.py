@@ -5,6 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.compare import at_least
+from hw.rtl.arith.delay import data_register
 from hw.spec.deform import ROW_BANKS
 
 
@@ -23,10 +24,12 @@ class Walker(wiring.Component):
 
     RESTART: to ``origin``. OUTER: to the last RESTART's or OUTER's value plus ``outer_step``. RETURN: to that value. INNER: plus
     ``inner_step``. The sum wraps at the shape's width.
+
+    Parameters: ``shape``; ``holds``: HOLD keeps ``value``, and is not only there between one walk and the next RESTART.
     """
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
+    def __init__(self, shape: Shape, *, holds: bool = True) -> None:
+        self._shape, self._holds = shape, holds
         super().__init__({
             "walk": In(Walk),
             "origin": In(shape),
@@ -37,7 +40,8 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        mark, base, step, total = (Signal(self._shape) for _ in range(4))
+        value, mark = data_register(m, self.value), Signal(self._shape, reset_less=True)
+        base, step, total = (Signal(self._shape) for _ in range(3))
         m.d.comb += [base.eq(mark), total.eq(base + step)]
         with m.Switch(self.walk):
             with m.Case(Walk.RESTART):
@@ -45,16 +49,17 @@ class Walker(wiring.Component):
             with m.Case(Walk.OUTER):
                 m.d.comb += step.eq(self.outer_step)
             with m.Case(Walk.INNER):
-                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
-        with m.If(self.walk != Walk.HOLD):
-            m.d.sync += self.value.eq(total)
+                m.d.comb += [base.eq(value), step.eq(self.inner_step)]
+        with m.If((self.walk != Walk.HOLD) | (not self._holds)):
+            m.d.sync += value.eq(total)
         with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
             m.d.sync += mark.eq(total)
         return m
 
 
 class BankWalker(wiring.Component):
-    """:class:`Walker` modulo 9 with steps of 0 to 8. ``wrapped`` tells with ``value`` that the last step passed bank 8."""
+    """:class:`Walker` modulo 9 with steps of 0 to 8. ``wrapped`` tells, a cycle after a step,
+    that it passed bank 8; after HOLD it is anything."""
 
     walk: In(Walk)
     origin: In(4)
@@ -65,7 +70,8 @@ class BankWalker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        mark, base, step, bank = (Signal(4) for _ in range(4))
+        value, wrapped, mark = data_register(m, self.value), data_register(m, self.wrapped), Signal(4, reset_less=True)
+        base, step, bank = (Signal(4) for _ in range(3))
         total = Signal(5)
         sums = range(2 * ROW_BANKS - 1)  # a table of five bits is shallower than a comparison and a subtraction
         m.d.comb += [
@@ -79,9 +85,10 @@ class BankWalker(wiring.Component):
             with m.Case(Walk.OUTER):
                 m.d.comb += step.eq(self.outer_step)
             with m.Case(Walk.INNER):
-                m.d.comb += [base.eq(self.value), step.eq(self.inner_step)]
+                m.d.comb += [base.eq(value), step.eq(self.inner_step)]
+        m.d.sync += wrapped.eq(at_least(total, ROW_BANKS))
         with m.If(self.walk != Walk.HOLD):
-            m.d.sync += [self.value.eq(bank), self.wrapped.eq(at_least(total, ROW_BANKS))]
+            m.d.sync += value.eq(bank)
         with m.If((self.walk == Walk.RESTART) | (self.walk == Walk.OUTER)):
             m.d.sync += mark.eq(bank)
         return m

@@ -56,7 +56,7 @@ class LoadEngine(wiring.Component):
             loop.start.eq(self.command.start),
             *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
             loop.banked.eq(fields.space == ROW),
-            loop.refused.eq(self.runs.refused),
+            loop.stop.eq(self.runs.refused | self.runs.failed),
             self.runs.request.valid.eq(loop.request.valid),
             self.runs.request.payload.eq(loop.request.payload),
             loop.request.ready.eq(self.runs.request.ready),
@@ -93,7 +93,7 @@ class LoadEngine(wiring.Component):
     def _write(self, m: Module, loop: RunLoop, crc: Crc32, fields: data.View) -> None:
         """Words to their places, one cycle after they came."""
         words = self.runs.data
-        active = Signal()
+        active = Signal(reset_less=True)
         left = Signal(16, reset_less=True)
         addr = Signal(20, reset_less=True)
         bank = Signal(4, reset_less=True)
@@ -116,8 +116,7 @@ class LoadEngine(wiring.Component):
         landing = Signal(RowWritePort.members["data"].shape, reset_less=True)
         place = Signal.like(addr)
         landing_bank = Signal.like(bank)
-        # Zero unless a word lands: the memories' ports are the disjunction of their engines.
-        m.d.sync += [landing.eq(Mux(taken, words.payload, 0)), place.eq(Mux(taken, addr, 0)), landing_bank.eq(Mux(taken, bank, 0))]
+        m.d.sync += [landing.eq(words.payload), place.eq(addr), landing_bank.eq(bank)]
         for number, port in ports.items():
             m.d.sync += port.en.eq(taken & (fields.space == number))
             m.d.comb += [port.addr.eq(place), port.data.eq(landing)]

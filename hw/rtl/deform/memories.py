@@ -2,17 +2,19 @@
 
 Read data comes ``MEMORY_READ`` cycles after ``en``; a write is seen by reads enabled in a later cycle. A port has no
 forwarding: reading a word in the cycle in which it is written gives the old or the new one. Contents are not reset.
-An enabled access outside the memory raises ``out_of_range`` in the next cycle; such a write does nothing.
+An enabled access outside the memory raises ``out_of_range`` in the next cycle; such a write does nothing. Memories that LOAD
+alone writes look at reads only, because LOAD checks each run before it starts.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from hw.rtl.arith.compare import at_least
+from hw.rtl.arith.delay import data_register
 from hw.rtl.deform.ports import WORD_BITS, ReadPort, RowReadPort, WritePort, weight_read_port
 from hw.spec.deform import ROW_BANKS, DeformArch
 from hw.spec.deform.instructions import ADDR_BITS
@@ -58,10 +60,13 @@ class _Bank(wiring.Component):
 
 
 class _WordMemory(wiring.Component):
-    """A memory of ``words`` words of ``units`` units; reads whole words, writes units (word times ``units`` plus unit)."""
+    """A memory of ``words`` words of ``units`` units; reads whole words, writes units (word times ``units`` plus unit).
 
-    def __init__(self, *, words: int, units: int = 1) -> None:
-        self._words, self._units = words, units
+    ``guarded``: writes are looked at as well as reads.
+    """
+
+    def __init__(self, *, words: int, units: int = 1, guarded: bool = False) -> None:
+        self._words, self._units, self._guarded = words, units, guarded
         port = ReadPort if units == 1 else weight_read_port(units)
         super().__init__({"read": In(port), "write": In(WritePort), "out_of_range": Out(1)})
 
@@ -70,7 +75,8 @@ class _WordMemory(wiring.Component):
         m.submodules.bank = bank = _Bank(words=self._words, units=self._units)
         unit_bits = exact_log2(self._units)
         register = Signal(WORD_BITS * self._units, reset_less=True)
-        missed = at_least(self.write.addr, self._words * self._units)
+        missed = at_least(self.write.addr, self._words * self._units) if self._guarded else Const(0)
+        missed_reads = self.read.en & at_least(self.read.addr, self._words)
         m.d.comb += [
             bank.read_en.eq(self.read.en),
             bank.read_addr.eq(self.read.addr),
@@ -80,7 +86,7 @@ class _WordMemory(wiring.Component):
             bank.write_data.eq(self.write.data),
         ]
         m.d.sync += register.eq(bank.read_data)
-        m.d.sync += self.out_of_range.eq((self.read.en & at_least(self.read.addr, self._words)) | (self.write.en & missed))
+        m.d.sync += data_register(m, self.out_of_range).eq(missed_reads | (self.write.en & missed))
         return m
 
 
@@ -91,7 +97,7 @@ class FeatureMemory(_WordMemory):
     """
 
     def __init__(self, arch: DeformArch) -> None:
-        super().__init__(words=arch.feature_words)
+        super().__init__(words=arch.feature_words, guarded=True)
 
 
 class ParameterMemory(_WordMemory):
@@ -117,7 +123,7 @@ class WeightMemory(_WordMemory):
 class RowMemory(wiring.Component):
     """Nine banks of ``arch.row_words`` words; three words of different banks, or the same word, are read at once.
 
-    Members: ``read``, ``write``, ``out_of_range`` (of an address within its bank, or of a bank above 8).
+    Members: ``read``, ``write``, ``out_of_range`` (of a read's address within its bank, or of a bank above 8).
     """
 
     def __init__(self, arch: DeformArch) -> None:
@@ -137,7 +143,7 @@ class RowMemory(wiring.Component):
             m.d.sync += [picked.eq(self.read.bank[tap]), register.eq(words[picked])]
             m.d.comb += self.read.data[tap].eq(register)
         missed = [self.read.en[tap] & self._missed(self.read.bank[tap], self.read.addr[tap]) for tap in range(len(self.read.en))]
-        m.d.sync += self.out_of_range.eq(Cat(missed).any() | (self.write.en & self._missed(self.write.bank, self.write.addr)))
+        m.d.sync += data_register(m, self.out_of_range).eq(Cat(missed).any())
         return m
 
     def _missed(self, bank: Value, addr: Value) -> Value:
@@ -153,7 +159,7 @@ class RowMemory(wiring.Component):
         m.d.comb += [
             bank.read_en.eq(Cat(named).any()),
             bank.read_addr.eq(addr),
-            bank.write_en.eq(self.write.en & (self.write.bank == number) & ~at_least(self.write.addr, self._words)),
+            bank.write_en.eq(self.write.en & (self.write.bank == number)),
             bank.write_addr.eq(self.write.addr),
             bank.write_data.eq(self.write.data),
         ]

@@ -1,7 +1,8 @@
 """Ports between the inference core's engines and its on-chip memories and requantise unit.
 
-The core is serial, so each memory has one read and one write port whose drivers are combined: an engine drives zeros while it is
-idle. Data comes ``MEMORY_READ_LATENCY`` cycles after ``en``. Addresses are 20 bits; a memory answers an enabled access at or above
+The core is serial, so each memory has one read and one write port: an engine's address and data count only beside its ``en``, which
+is low while it is idle; the requantise unit's inputs are joined by a disjunction, and an idle engine drives zeros. Data comes
+``MEMORY_READ`` cycles after ``en``. Addresses are 20 bits; a memory answers an enabled access at or above
 its size by raising its ``out_of_range`` for a cycle, which ends the instruction with BUFFER_RANGE.
 """
 
@@ -45,19 +46,17 @@ RequantisePort = wiring.Signature(
         "load_set": Out(2),
         "load_index": Out(3),
         "load_data": Out(WORD_BITS),
-        "valid": Out(1),
         "set": Out(2),
         "acc": Out(data.ArrayLayout(signed(ACC_BITS), LANES)),
         "rounding": Out(2),
         "clip_lo": Out(9),
         "clip_hi": Out(9),
-        "o_valid": In(1),
         "o_data": In(WORD_BITS),
     }
 )
 """Sixteen lanes, seen from an engine. ``load_*`` writes two channels' records (word ``load_index`` of 8) of parameter set
-``load_set`` (sets: columns / 16). ``valid`` sends 16 accumulators (two's complement, 32 bits each) through the pipeline with the
-records of ``set``; the 16 output bytes leave REQUANTISE_LATENCY cycles later on ``o_data`` with ``o_valid``. ``rounding`` and the
-clips hold still during an instruction."""
+``load_set`` (sets: columns / 16). 16 accumulators (two's complement, 32 bits each) enter the pipeline every cycle, with the records
+of ``set``; their 16 output bytes leave REQUANTISE cycles later on ``o_data``. ``rounding`` and the clips hold still during an
+instruction."""
 
 __all__ = ["ROW_BANKS", "In", "Out", "ReadPort", "RequantisePort", "RowReadPort", "WritePort", "weight_read_port"]

@@ -28,7 +28,7 @@ from hw.spec.deform.timing.pw import ISSUE
 
 
 class PwEngine(wiring.Component):
-    """The engine. All its outputs are zero while it is idle.
+    """The engine. While it is idle every ``en`` and all it sends to the requantise unit are zero.
 
     Parameters: ``arch``; ``cell``: the array's multiplier cell.
 
@@ -79,10 +79,10 @@ class PwEngine(wiring.Component):
         return m
 
     def _connect_activations(self, m: Module, taps: TapWalker, array: Array, drain: PwDrain) -> None:
-        arriving = delayed(m, Cat(taps.load, taps.fm_en), MEMORY_READ, "activations")[-1]
+        arriving = delayed(m, Cat(taps.load, taps.fm_en), MEMORY_READ, "activations", reset_less=True)[-1]
         m.d.comb += [
             self.fm_read.en.eq(taps.fm_en | drain.merge.en),
-            self.fm_read.addr.eq(taps.fm_addr | drain.merge.addr),
+            self.fm_read.addr.eq(Mux(drain.merge.en, drain.merge.addr, taps.fm_addr)),
             array.word.eq(self.fm_read.data),
             array.load.eq(arriving[0]),
             array.zero.eq(~arriving[1]),
@@ -94,7 +94,7 @@ class PwEngine(wiring.Component):
         m.submodules.weights = weights = WeightWalker()
         if (issue := taps.latency + weights.latency) != ISSUE:
             raise ValueError(f"PW walkers must have the latency ISSUE = {ISSUE}, not {issue}")
-        flags = delayed(m, Cat(taps.step, taps.first), weights.latency + MEMORY_READ, "weights")[-1]
+        first = delayed(m, taps.first, weights.latency + MEMORY_READ, "first", reset_less=True)[-1]
         m.d.comb += [
             weights.init.eq(self.command.start),
             weights.base.eq(i.weight_addr),
@@ -104,8 +104,7 @@ class PwEngine(wiring.Component):
             self.wgt.en.eq(weights.en),
             self.wgt.addr.eq(weights.addr),
             array.weights.eq(self.wgt.data),
-            array.en.eq(flags[0]),
-            array.first.eq(flags[1]),
+            array.first.eq(first),
         ]
 
     def _connect_records(self, m: Module, i: data.View, control: PwControl) -> None:
@@ -142,7 +141,6 @@ class PwEngine(wiring.Component):
             return Mux(control.busy, value, 0)
 
         m.d.comb += [
-            self.requantise.valid.eq(drain.rq_valid),
             self.requantise.set.eq(drain.rq_set),
             self.requantise.acc.eq(drain.rq_acc),
             self.requantise.rounding.eq(while_busy(i.rounding)),

@@ -7,7 +7,7 @@ from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import delayed
+from hw.rtl.arith.delay import data_register, delayed
 from hw.rtl.common.decode import INSTRUCTION_BITS, view
 from hw.rtl.deform.ports import ReadPort
 from hw.spec.deform import DeformArch
@@ -46,12 +46,13 @@ class PwControl(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         i = view(PW, self.instruction)
-        remaining, taken = Signal(16), Signal.like(self.words)
+        remaining, taken = Signal(16, reset_less=True), Signal.like(self.words)
+        words = data_register(m, self.words)
         most = Mux(i.wide_weights, words_per_tile(self.arch, wide=True), self.words_max)
         m.d.comb += taken.eq(Mux(remaining < most, remaining, most))
-        gap = self._gap(m, i.merge == MERGE_ZIP)
+        gap = self._gap(m, words, i.merge == MERGE_ZIP)
         pause = setup_cycles(self.arch) - 1
-        count = Signal(range(max(pause, *self._all_gaps())))
+        count = Signal(range(max(pause, *self._all_gaps())), reset_less=True)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
@@ -59,7 +60,7 @@ class PwControl(wiring.Component):
                     m.next = "SETUP"
             with m.State("SETUP"):
                 m.d.comb += [self.busy.eq(1), self.begin.eq(1)]
-                m.d.sync += [self.words.eq(taken), remaining.eq(remaining - taken), count.eq(max(pause - 1, 0))]
+                m.d.sync += [words.eq(taken), remaining.eq(remaining - taken), count.eq(max(pause - 1, 0))]
                 m.next = "PAUSE" if pause else "RUN"
             with m.State("PAUSE"):
                 m.d.comb += self.busy.eq(1)
@@ -87,11 +88,11 @@ class PwControl(wiring.Component):
     def _all_gaps(self) -> list[int]:
         return [gap_cycles(self.arch, words, zipped) for words in range(1, self.words_max + 1) for zipped in (False, True)]
 
-    def _gap(self, m: Module, merging: Value) -> Signal:
+    def _gap(self, m: Module, words: Value, merging: Value) -> Signal:
         """Cycles between two K loops of the current tile, from a table; ready a cycle after ``words``."""
         table = [0, 0, *self._all_gaps()]
-        gap = Signal(range(max(table) + 1))
-        m.d.sync += gap.eq(Choice(table)[self.words * 2 + merging])
+        gap = Signal(range(max(table) + 1), reset_less=True)
+        m.d.sync += gap.eq(Choice(table)[words * 2 + merging])
         return gap
 
 
@@ -117,9 +118,10 @@ class RecordLoader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        busy, addr, number = Signal(), Signal(ADDR_BITS), Signal(range(self.words_max * RECORD_WORDS))
+        busy, number = Signal(), Signal(range(self.words_max * RECORD_WORDS))
+        addr = Signal(ADDR_BITS, reset_less=True)
         following = Signal(range(self.words_max * RECORD_WORDS + 1))
-        m.d.comb += [following.eq(number + 1), self.par.en.eq(busy), self.par.addr.eq(Mux(busy, addr, 0))]
+        m.d.comb += [following.eq(number + 1), self.par.en.eq(busy), self.par.addr.eq(addr)]
         with m.If(self.init):
             m.d.sync += addr.eq(self.base)
         with m.Elif(busy):
@@ -130,9 +132,9 @@ class RecordLoader(wiring.Component):
             m.d.sync += [busy.eq(0), number.eq(0)]
         with m.Elif(busy):
             m.d.sync += number.eq(following)
-        late = delayed(m, number, MEMORY_READ, "record")[-1]
+        late = delayed(m, number, MEMORY_READ, "record", reset_less=True)[-1]
         m.d.comb += [
-            self.load_en.eq(delayed(m, busy, MEMORY_READ, "load")[-1]),
+            self.load_en.eq(delayed(m, busy, MEMORY_READ, "load", reset_less=True)[-1]),
             self.load_index.eq(late[:3]),
             self.load_set.eq(late[3:]),
         ]

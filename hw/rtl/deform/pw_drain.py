@@ -50,7 +50,9 @@ class Unpack(wiring.Component):
             high = Signal(signed(PACKED_BITS - self.field_bits + 1), name=f"high_{lane}")
             m.d.comb += high.eq(packed[self.field_bits :].as_signed() + low[-1])
             both = Cat(C(0, DIGIT_BITS), high).as_signed() + low
-            m.d.sync += self.acc[lane].eq(Mux(self.en, Mux(self.wide, both, Mux(self.high, high, low)), 0))
+            acc = Signal(signed(ACC_BITS), name=f"acc_{lane}", reset_less=True)
+            m.d.sync += acc.eq(Mux(self.en, Mux(self.wide, both, Mux(self.high, high, low)), 0))
+            m.d.comb += self.acc[lane].eq(acc)
         return m
 
 
@@ -78,7 +80,8 @@ class RowSequence(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        active, pause, final, rows = Signal(), Signal(), Signal(), Signal.like(self.rows)
+        active, pause, final = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        rows = Signal.like(self.rows, name="tile_rows", reset_less=True)
         tile_end = self.pixel_end & (self.row + 1 == rows)
         m.d.comb += [
             self.en.eq(active & ~pause),
@@ -105,7 +108,7 @@ class PwDrain(wiring.Component):
     instruction, init, begin, words : see :class:`hw.rtl.deform.pw_control.PwControl` (``init`` is its ``start``)
     tile_end, rows, final : see :class:`hw.rtl.deform.pw_walker.TapWalker`; the tile's first row is read ACCUMULATED cycles later
     row, group, packed : the array's read side
-    rq_valid, rq_set, rq_acc, rq_data : the requantise unit
+    rq_set, rq_acc, rq_data : the requantise unit
     merge : reads the left halves; never in a cycle in which the walker reads
     fm : the writes; ``finish`` with the last one of a tile of output words
     """
@@ -125,7 +128,6 @@ class PwDrain(wiring.Component):
             "row": Out(range(max(arch.rows, 2))),
             "group": Out(range(max(self.groups, 2))),
             "packed": In(data.ArrayLayout(signed(PACKED_BITS), LANES)),
-            "rq_valid": Out(1),
             "rq_set": Out(2),
             "rq_acc": Out(data.ArrayLayout(signed(ACC_BITS), LANES)),
             "rq_data": In(WORD_BITS),
@@ -137,19 +139,20 @@ class PwDrain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         i = view(PW, self.instruction)
-        zipped = Signal()
+        zipped = Signal(reset_less=True)
         m.d.sync += zipped.eq(i.merge == MERGE_ZIP)
         sequence = self._sequence(m, zipped)
         self._select(m, sequence, i.wide_weights)
-        flags = Cat(sequence.en, sequence.pixel_end, sequence.final_end)
-        late = delayed(m, flags, SELECT + REQUANTISE, "flags")
+        written = delayed(m, sequence.en, SELECT + REQUANTISE, "written")
+        ends = delayed(m, Cat(sequence.pixel_end, sequence.final_end), SELECT + REQUANTISE, "ends", reset_less=True)
+        late = [Cat(*flags) for flags in zip(written, ends, strict=True)]
         self._read_left(m, i, late[MERGE_READ], zipped)
         self._write(m, i, late[-2:], zipped)
         return m
 
     def _sequence(self, m: Module, zipped: Value) -> RowSequence:
         m.submodules.sequence = sequence = RowSequence(self.arch.rows, self.words_max)
-        rows, final = Signal.like(self.rows, name="tile_rows"), Signal(name="tile_final")
+        rows, final = Signal.like(self.rows, name="tile_rows", reset_less=True), Signal(name="tile_final", reset_less=True)
         with m.If(self.tile_end):
             m.d.sync += [rows.eq(self.rows), final.eq(self.final)]
         m.d.comb += [
@@ -165,7 +168,7 @@ class PwDrain(wiring.Component):
     def _select(self, m: Module, sequence: RowSequence, wide: Value) -> None:
         """The words of a row: groups of sixteen cells, with 4-bit weights first their lower, then their upper sums."""
         m.submodules.unpack = unpack = Unpack(self.arch.field_bits)
-        stages = delayed(m, Cat(sequence.en, sequence.word), SELECT, "select")
+        stages = delayed(m, Cat(sequence.en, sequence.word), SELECT, "select", reset_less=True)
         m.d.comb += [
             self.group.eq(sequence.word % self.groups),
             unpack.packed.eq(self.packed),
@@ -173,7 +176,6 @@ class PwDrain(wiring.Component):
             unpack.high.eq(stages[1][1:] >= self.groups),
             unpack.wide.eq(wide),
             self.rq_acc.eq(unpack.acc),
-            self.rq_valid.eq(stages[SELECT][0]),
             self.rq_set.eq(stages[SELECT][1:]),
         ]
 
@@ -189,7 +191,7 @@ class PwDrain(wiring.Component):
             left.finish.eq(self.finish),
             left.words.eq(self.words),
             self.merge.en.eq(left.step),
-            self.merge.addr.eq(Mux(left.step, left.addr, 0)),
+            self.merge.addr.eq(left.addr),
         ]
 
     def _write(self, m: Module, i: data.View, late: Sequence[Value], zipped: Value) -> None:
@@ -204,13 +206,13 @@ class PwDrain(wiring.Component):
         y, left, half = self.rq_data, self.merge.data, WORD_BITS // 2
         upper = Signal(WORD_BITS, reset_less=True)
         m.d.sync += upper.eq(interleave(left[half:], y[half:]))
-        second = delayed(m, Mux(zipped, flags, 0), 1, "second")[-1]
+        second = delayed(m, Mux(zipped, flags, 0), 1, "second", reset_less=True)[-1]
         last = Mux(zipped, second, flags)
         choices = [y, interleave(left[:half], y[:half]), upper]
         m.d.comb += [
             self.fm.en.eq(en),
-            self.fm.addr.eq(Mux(self.fm.en, out.addr, 0)),
-            self.fm.data.eq(Mux(self.fm.en, Choice(choices)[Mux(second[0], 2, zipped)], 0)),
+            self.fm.addr.eq(out.addr),
+            self.fm.data.eq(Choice(choices)[Mux(second[0], 2, zipped)]),
             self.finish.eq(last[2]),
             out.init.eq(self.init),
             out.base.eq(i.out_addr),

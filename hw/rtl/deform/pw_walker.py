@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import INSTRUCTION_BITS, view
 from hw.spec.deform import LANES, DeformArch
 from hw.spec.deform.instructions import ADDR_BITS, PW
@@ -66,7 +67,7 @@ class TapWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self.i = view(PW, self.instruction)
-        self.position = Signal(range(LANES))
+        self.position = Signal(range(LANES), reset_less=True)
         self.in_row = Signal()
         slot_end, last_slot = Signal(), Signal()
         m.d.comb += [
@@ -85,10 +86,10 @@ class TapWalker(wiring.Component):
     def _walk_taps(self, m: Module, slot_end: Value, last_slot: Value) -> dict[str, Signal]:
         """Kernel row and column and the channel word of the slot, and their distance from the pixel's first tap."""
         i = self.i
-        tap = {name: Signal(width, name=f"tap_{name}") for name, width in
+        tap = {name: Signal(width, name=f"tap_{name}", reset_less=True) for name, width in
                (("ky", 8), ("kx", 8), ("word", 16), ("offset", ADDR_BITS), ("kx_offset", ADDR_BITS), ("ky_offset", ADDR_BITS))}
         # Registers: they are used at a slot's end, and what they look at changes at its beginning.
-        ends = [Signal(name=f"{name}_end") for name in ("word", "kx", "ky")]
+        ends = [Signal(name=f"{name}_end", reset_less=True) for name in ("word", "kx", "ky")]
         next_kx, next_ky = tap["kx_offset"] + i.kx_step, tap["ky_offset"] + i.ky_step
         m.d.sync += [
             ends[0].eq(tap["word"] + 1 == i.in_words),
@@ -110,10 +111,14 @@ class TapWalker(wiring.Component):
 
     def _walk_pixels(self, m: Module, slot_end: Value) -> data.View:
         """The pixel of the current row; each slot walks from the tile's first pixel again."""
-        first, pixel, after = (Signal(Pixel, name=name) for name in ("first_pixel", "pixel", "after"))
+        first, pixel = (Signal(Pixel, name=name, reset_less=True) for name in ("first_pixel", "pixel"))
+        after = Signal(Pixel)
+        # Constants of the instruction; with one column or row they wrap, and no place is equal.
+        before_last = (Signal(16, name="col_before_last", reset_less=True), Signal(16, name="row_before_last", reset_less=True))
+        m.d.sync += [before_last[0].eq(self.i.out_cols - 2), before_last[1].eq(self.i.out_rows - 2)]
         m.d.comb += after.eq(pixel)
         with m.If(self.in_row):
-            self._next_pixel(m, after, pixel)
+            self._next_pixel(m, after, pixel, before_last)
         with m.If(self.init):
             self._first_pixel(m, first, pixel)
         with m.Elif(self.tile_end):
@@ -132,24 +137,21 @@ class TapWalker(wiring.Component):
             m.d.sync += [p.ox.eq(0), p.oy.eq(0), p.real.eq(1)]
             m.d.sync += [p.last_col.eq(i.out_cols == 1), p.last_row.eq(i.out_rows == 1)]
 
-    def _next_pixel(self, m: Module, after: data.View, pixel: data.View) -> None:
+    def _next_pixel(self, m: Module, after: data.View, pixel: data.View, before_last: tuple[Signal, Signal]) -> None:
         i = self.i
         next_row = pixel.row_addr + i.row_step
-        # Constants of the instruction; with one column or row they wrap, and no place is equal.
-        col_before_last, row_before_last = Signal(16), Signal(16)
-        m.d.sync += [col_before_last.eq(i.out_cols - 2), row_before_last.eq(i.out_rows - 2)]
         with m.If(pixel.last_col):
             m.d.comb += [after.addr.eq(next_row), after.row_addr.eq(next_row)]
             m.d.comb += [after.row.eq(pixel.row + i.stride), after.col.eq(-i.pad_left), after.ox.eq(0)]
             m.d.comb += [after.oy.eq(pixel.oy + 1), after.real.eq(pixel.real & ~pixel.last_row)]
-            m.d.comb += [after.last_col.eq(i.out_cols == 1), after.last_row.eq(pixel.oy == row_before_last)]
+            m.d.comb += [after.last_col.eq(i.out_cols == 1), after.last_row.eq(pixel.oy == before_last[1])]
         with m.Else():
             m.d.comb += [after.addr.eq(pixel.addr + i.pixel_step), after.col.eq(pixel.col + i.stride), after.ox.eq(pixel.ox + 1)]
-            m.d.comb += after.last_col.eq(pixel.ox == col_before_last)
+            m.d.comb += after.last_col.eq(pixel.ox == before_last[0])
 
     def _count_rows(self, m: Module, pixel: data.View) -> None:
         """Real rows of the tile so far; the count starts anew in each slot."""
-        count = Signal.like(self.rows, name="row_count")
+        count = Signal.like(self.rows, name="row_count", reset_less=True)
         m.d.comb += self.rows.eq(Mux(self.position == 0, 0, count) + (self.in_row & pixel.real))
         with m.If(self.run):
             m.d.sync += count.eq(self.rows)
@@ -164,17 +166,16 @@ class TapWalker(wiring.Component):
             inside.eq((row < self.i.in_rows) & (col < self.i.in_cols)),
         ]
         wanted = self.run & self.in_row & pixel.real & inside
-        m.d.sync += [self.fm_en.eq(wanted), self.fm_addr.eq(Mux(wanted, pixel.addr + tap["offset"], 0))]
+        en, addr = data_register(m, self.fm_en), data_register(m, self.fm_addr)
+        m.d.sync += [en.eq(wanted), addr.eq(pixel.addr + tap["offset"])]
 
     def _flags(self, m: Module, tap: dict[str, Signal]) -> None:
         tile_begin = (tap["ky"] == 0) & (tap["kx"] == 0) & (tap["word"] == 0)
-        m.d.sync += [
-            self.step.eq(self.run),
-            self.load.eq(self.run & (self.position == 0)),
-            self.first.eq(self.run & (self.position == 0) & tile_begin),
-            self.last.eq(self.tile_end),
-            self.last_final.eq(self.tile_end & self.final),
-        ]
+        begins = self.run & (self.position == 0)
+        flags = {"step": self.run, "load": begins, "first": begins & tile_begin, "last": self.tile_end,
+                 "last_final": self.tile_end & self.final}  # fmt: skip
+        for name, flag in flags.items():
+            m.d.sync += data_register(m, getattr(self, name)).eq(flag)
 
 
 class WeightWalker(wiring.Component):
@@ -199,8 +200,9 @@ class WeightWalker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        tile, following = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        m.d.sync += [self.en.eq(self.step), self.addr.eq(Mux(self.step, following, 0))]
+        tile, following = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        en, addr = data_register(m, self.en), data_register(m, self.addr)
+        m.d.sync += [en.eq(self.step), addr.eq(following)]
         with m.If(self.init):
             m.d.sync += [tile.eq(self.base), following.eq(self.base)]
         with m.Elif(self.last_final):
@@ -239,16 +241,17 @@ class OutputWalker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        tile, pixel, next_pixel = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        tile, pixel = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        addr, next_pixel = data_register(m, self.addr), Signal(ADDR_BITS)
         m.d.comb += next_pixel.eq(pixel + self.pitch)
         with m.If(self.init):
             m.d.sync += tile.eq(self.base)
         with m.Elif(self.finish):
             m.d.sync += tile.eq(tile + self.words)
         with m.If(self.begin):
-            m.d.sync += [pixel.eq(tile), self.addr.eq(tile)]
+            m.d.sync += [pixel.eq(tile), addr.eq(tile)]
         with m.Elif(self.step & self.pixel_end):
-            m.d.sync += [pixel.eq(next_pixel), self.addr.eq(next_pixel)]
+            m.d.sync += [pixel.eq(next_pixel), addr.eq(next_pixel)]
         with m.Elif(self.step):
-            m.d.sync += self.addr.eq(self.addr + 1)
+            m.d.sync += addr.eq(addr + 1)
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -50,7 +50,7 @@ class StoreEngine(wiring.Component):
             loop.start.eq(self.command.start),
             *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
             loop.size.eq(self._arch.feature_words),
-            loop.refused.eq(self.runs.refused),
+            loop.stop.eq(self.runs.refused | self.runs.failed),
             self.runs.request.valid.eq(loop.request.valid),
             self.runs.request.payload.eq(loop.request.payload),
             loop.request.ready.eq(self.runs.request.ready),
@@ -74,16 +74,16 @@ class StoreEngine(wiring.Component):
     def _read(self, m: Module, loop: RunLoop, fields: data.View) -> None:
         """The accepted runs' words, ahead of the master as far as ``PREFETCH`` allows."""
         m.submodules.words = words = ResetInserter(self.command.start)(SyncFIFO(width=DATA_BITS, depth=PREFETCH))
-        active = Signal()
+        active = Signal(reset_less=True)
         left = Signal(16, reset_less=True)
         addr = Signal(20, reset_less=True)
-        places = Signal(range(PREFETCH + 1), init=PREFETCH)
-        coming = Signal(MEMORY_READ)
+        places = Signal(range(PREFETCH + 1), reset_less=True)
+        coming = Signal(MEMORY_READ, reset_less=True)
         sent = Signal()
         last = Signal()
         m.d.comb += [
             self.feature.en.eq(active & (places != 0)),
-            self.feature.addr.eq(Mux(self.feature.en, addr, 0)),
+            self.feature.addr.eq(addr),
             last.eq(self.feature.en & (left == 1)),
             loop.chip.ready.eq(~active | last),
             words.w_en.eq(coming[-1]),
