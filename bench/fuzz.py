@@ -2,7 +2,9 @@
 
     python bench/fuzz.py [--programs N] [--rtl N] [--files N] [--bus N] [--seed S] [--json [FILE]]
 
-A failure names its seed and number; the same seed draws the same case again. Ends with status 1 if there is a failure.
+A failure names its seed and number; the same seed draws the same case again. At its end it prints how often each kind of case, each
+outcome and each disturbance came up. Ends with status 1 if there is a failure, and if a kind that a campaign is for never came up: a
+campaign that is too small proves nothing about it.
 """
 
 from __future__ import annotations
@@ -12,40 +14,44 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the campaigns live beside the tests
 
+from hw.sim.build import SimulationBuild
 from hw.sim.core import build_core
-from hw.sim.loop import Stalls
 from tests.fuzz.bus_campaign import BusCampaign
 from tests.fuzz.core_campaign import CoreCampaign
 from tests.fuzz.file_campaign import FileCampaign
 from tests.fuzz.machine_campaign import MachineCampaign
 from tests.sim.core_bench import ARCH
 
-STALLS = 40
-"""Random stalls on every channel under the damaged programs, in 1/256 per cycle."""
-
 
 def fuzz(
     *, programs: int = 0, rtl: int = 0, files: int = 0, bus: int = 0, seed: int = 1, progress: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """The campaigns with that many cases each; a report per campaign that ran, and the number of all failures."""
+    """The campaigns with that many cases each; a report per campaign that ran, and the numbers of failures and of empty counts."""
     say = progress or (lambda text: None)
-    report: dict[str, Any] = {"seed": seed, "arch_id": f"{ARCH.arch_id:016x}", "failures": 0}
-    campaigns = {
+    report: dict[str, Any] = {"seed": seed, "arch_id": f"{ARCH.arch_id:016x}", "failures": 0, "unexercised": 0}
+
+    def built() -> SimulationBuild:
+        build = build_core(ARCH, progress=say)
+        report["verilog_sha256"] = build.verilog_sha256
+        return build
+
+    campaigns: dict[str, tuple[int, Callable[[], Any]]] = {
         "programs": (programs, lambda: MachineCampaign(seed)),
         "files": (files, lambda: FileCampaign(seed)),
-        "rtl": (rtl, lambda: CoreCampaign(build_core(ARCH, progress=say), seed, Stalls.everywhere(STALLS, seed))),
-        "bus": (bus, lambda: BusCampaign(build_core(ARCH, progress=say), seed)),
+        "rtl": (rtl, lambda: CoreCampaign(built(), seed)),
+        "bus": (bus, lambda: BusCampaign(built(), seed)),
     }
     for name, (count, make) in campaigns.items():
         if count:
             report[name] = _run(name, make(), count, say)
-            report["failures"] += len(report[name]["failures"])
+            for kind in ("failures", "unexercised"):
+                report[kind] += len(report[name][kind])
     return report
 
 
@@ -58,16 +64,36 @@ def _run(name: str, campaign: Any, count: int, say: Callable[[str], None]) -> di
 
     found = campaign.run(count, step)
     counts = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(found).items()}
-    return {**counts, "seconds": round(time.perf_counter() - start, 1)}
+    return {**counts, "unexercised": found.unexercised(), "seconds": round(time.perf_counter() - start, 1)}
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Every count of every campaign, the failures, and what never came up."""
+    lines = [f"seed {report['seed']}, arch_id {report['arch_id']}, Verilog {report.get('verilog_sha256', 'not simulated')}"]
+    for name, found in report.items():
+        if isinstance(found, dict):
+            lines += [f"{name}:", *(f"  {line}" for line in _counts(found))]
+    return "\n".join([*lines, f"{report['failures']} failures, {report['unexercised']} kinds never exercised"])
+
+
+def _counts(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        words = name.replace("_", " ")
+        if isinstance(value, dict):
+            yield f"{words}: " + "; ".join(f"{key} {count:,}" for key, count in sorted(value.items()))
+        elif isinstance(value, list):
+            yield from (f"{'FAILURE' if name == 'failures' else 'NEVER EXERCISED, run more cases'}: {text}" for text in value)
+        else:
+            yield f"{words}: {round(value, 2):,}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, count, text in (
         ("programs", 2000, "damaged programs in the interpreter"),
-        ("rtl", 100, "damaged programs in the simulated core, each beside the interpreter"),
+        ("rtl", 500, "damaged programs in the simulated core, each beside the interpreter"),
         ("files", 2000, "damaged graphs, programs, recipes and architectures"),
-        ("bus", 90, "programs disturbed by bus errors, silences, aborts and watchdogs"),
+        ("bus", 300, "programs disturbed by bus errors, silences, aborts and watchdogs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N", help=f"{text} (default {count})")
     parser.add_argument("--seed", type=int, default=1)
@@ -81,8 +107,8 @@ def main() -> int:
     if args.json == "-":
         print(text)
     else:
-        print(f"{report['failures']} failures")
-    return 1 if report["failures"] else 0
+        print(summary(report))
+    return 1 if report["failures"] or report["unexercised"] else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from boards.board import Board, BoardError, load_board, load_board_arch, pin_constraints
-from boards.ecp5 import Progress, Routed, read_report, run_step, steps, synthesis_script, tool_versions
+from boards.ecp5 import (
+    REPORT_FILE,
+    Progress,
+    Routed,
+    Step,
+    ToolError,
+    read_report,
+    run_step,
+    steps,
+    synthesis_script,
+    tool_versions,
+)
 from boards.ulx3s.system import Ulx3sSystem
 from boards.ulx3s.wrapper import wrapper_verilog
 from hw.rtl.common.uart_bridge import BridgeParameters
@@ -29,6 +40,7 @@ from hw.spec.program import write_atomically
 
 CORE_FILE, SYSTEM_FILE, TOP_FILE, SCRIPT_FILE = "core.v", "system.v", "top.v", "synthesis.ys"
 SOURCES = (CORE_FILE, SYSTEM_FILE, TOP_FILE)
+MANIFEST_FILE, RESULT_FILE = "manifest.json", "result.json"
 KEPT = 20
 GAP_SECONDS = 0.02
 """Longest pause within a request: longer than a host's operating system holds back the rest of a write."""
@@ -66,7 +78,7 @@ class Plan:
         return hashlib.sha256(json.dumps([self.files, self.tools, arguments], sort_keys=True).encode()).hexdigest()
 
     @property
-    def steps(self) -> tuple[Any, ...]:
+    def steps(self) -> tuple[Step, ...]:
         return steps(self.board, script=SCRIPT_FILE, constraints=self.constraints_file, bitstream=self.bitstream_file)
 
     @property
@@ -148,6 +160,9 @@ def build(
 ) -> Built:
     """Build a board's bitstream into the folder ``out``, with its plan, reports and manifest.json.
 
+    A bitstream and manifest of an earlier build in ``out`` are removed first: those that lie there are those of the last build, and
+    none does after one that failed.
+
     Parameters
     ----------
     admit : the proof gate; it is asked once, with the core's Verilog in place
@@ -157,6 +172,8 @@ def build(
     """
     board, arch = load_board(name), arch or load_board_arch(name)
     out.mkdir(parents=True, exist_ok=True)
+    for old in (f"{board.name}.bit", MANIFEST_FILE):
+        (out / old).unlink(missing_ok=True)
     core = out / CORE_FILE
     write_atomically(core, core_verilog(board, arch, say).text.encode())
     admission = admit(core, arch)
@@ -172,30 +189,40 @@ def _run_tools(planned: Plan, target: Path, out: Path, progress: Progress) -> No
     """Fill the folder with the tools' results; where it fails, the logs are left in ``out``."""
     for name, text in planned.files.items():
         (target / name).write_text(text)
+    seconds = {}
     try:
         for step in planned.steps:
-            run_step(step, target, progress)
-        read_report(target / "report.json", planned.board)
-    except Exception:
-        for log in (*target.glob("*.txt"), *target.glob("report.json")):
+            seconds[step.name] = round(run_step(step, target, progress), 1)
+            if step.report:  # before anything is packed that is too slow
+                read_report(target / step.report, planned.board)
+    except ToolError as error:
+        for log in (*target.glob("*.txt"), *target.glob(REPORT_FILE)):
             shutil.copy(log, out)
-        raise
+        raise type(error)(f"{error}\nNo bitstream is delivered; the tools' logs and reports lie in {out}") from error
     for big in ("netlist.json", "synthesis.log", "routed.config"):
         (target / big).unlink(missing_ok=True)
+    bits = (target / planned.bitstream_file).read_bytes()
+    result = {"sha256": hashlib.sha256(bits).hexdigest(), "seconds": seconds}
+    (target / RESULT_FILE).write_text(json.dumps(result))
 
 
 def _deliver(planned: Plan, folder: Path, out: Path, admission: Admission, *, cached: bool) -> Built:
-    for path in folder.iterdir():
-        if path.is_file():
-            shutil.copy(path, out)
-    routed = read_report(out / "report.json", planned.board)
-    manifest = _manifest(planned, routed, out / planned.bitstream_file, admission) | {"cached": cached}
-    write_atomically(out / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    """Copy what the tools made; the manifest comes last, when everything that it names is there."""
+    result = json.loads((folder / RESULT_FILE).read_text())
+    bits = (folder / planned.bitstream_file).read_bytes()
+    if hashlib.sha256(bits).hexdigest() != result["sha256"]:
+        raise ToolError(f"the kept bitstream in {folder} was changed after it was made: remove that folder and build again")
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != RESULT_FILE:
+            write_atomically(out / path.name, path.read_bytes())
+    routed = read_report(out / REPORT_FILE, planned.board)
+    manifest = _manifest(planned, routed, bits, admission) | {"seconds": result["seconds"], "cached": cached}
+    write_atomically(out / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
     return Built(folder=out, bitstream=out / planned.bitstream_file, routed=routed, manifest=manifest, cached=cached)
 
 
-def _manifest(planned: Plan, routed: Routed, bitstream: Path, admission: Admission) -> dict[str, Any]:
-    board, bits = planned.board, bitstream.read_bytes()
+def _manifest(planned: Plan, routed: Routed, bits: bytes, admission: Admission) -> dict[str, Any]:
+    board = planned.board
     return {
         "board": board.name,
         "part": board.part,
@@ -205,7 +232,7 @@ def _manifest(planned: Plan, routed: Routed, bitstream: Path, admission: Admissi
         **admission.to_dict(),
         "plan_sha256": planned.digest,
         "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in planned.files.items()},
-        "bitstream": {"file": bitstream.name, "bytes": len(bits), "sha256": hashlib.sha256(bits).hexdigest()},
+        "bitstream": {"file": planned.bitstream_file, "bytes": len(bits), "sha256": hashlib.sha256(bits).hexdigest()},
         "clock_mhz": board.clock_hz / 1e6,
         "routed_mhz": routed.frequency_mhz,
         "baud": board.baud,

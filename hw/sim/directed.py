@@ -73,7 +73,7 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
     """Programs of which one instruction breaks one rule of the table: every field, every kind of error."""
     for operation in arch.instructions.operations:
         raw = getattr(generator, operation.name.lower())
-        for at in (operation.used_bits, 8 * CRC_OFFSET - 1):
+        for at in range(operation.used_bits, 8 * CRC_OFFSET):
             yield [raw(), _patched(raw(), at, 1, 1)]
         for offset, width, value in _illegal(operation):
             yield [_patched(raw(), offset, width, value)]
@@ -97,12 +97,13 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
 
 
 def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:
-    """(offset, width, value) of values that a field's width holds and the table forbids: next to the range, and farthest."""
+    """(offset, width, value) of values that a field's width holds and the table forbids: next to the range, farthest, and each
+    power of two."""
     for field in operation.fields:
-        outside = {field.low - 1, field.type_min} if field.low > field.type_min else set()
-        outside |= {field.high + 1, field.type_max} if field.high < field.type_max else set()
-        for value in sorted(outside):
-            yield operation.offsets[field.name], field.width, value
+        values = {field.low - 1, field.high + 1, field.type_min, field.type_max, *(1 << bit for bit in range(field.width))}
+        for value in sorted(values):
+            if field.type_min <= value <= field.type_max and not field.low <= value <= field.high:
+                yield operation.offsets[field.name], field.width, value
 
 
 def _patched(raw: bytes, offset: int, width: int, value: int) -> bytes:

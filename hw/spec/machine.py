@@ -61,7 +61,7 @@ class OpenRegion:
 
 @dataclass(kw_only=True)
 class Writes:
-    """What one instruction wrote: address (bytes in memory, words on chip) to 16 bytes, per space; ``memory`` is the bus."""
+    """What one instruction wrote: address (bytes in memory, words on chip; uint64) to 16 bytes, per space; ``memory`` is the bus."""
 
     index: int
     addresses: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -69,13 +69,13 @@ class Writes:
 
     def add(self, space: str, addresses: np.ndarray, data: np.ndarray) -> None:
         """Record words: addresses (n,), data (n, 16)."""
-        self.addresses.setdefault(space, []).append(np.asarray(addresses, np.int64))
+        self.addresses.setdefault(space, []).append(np.asarray(addresses).astype(np.uint64))
         self.data.setdefault(space, []).append(np.asarray(data, np.uint8).reshape(-1, WORD_BYTES))
 
     def sorted(self, space: str) -> tuple[np.ndarray, np.ndarray]:
         """All words of a space by address, in order of writing where an address was written again."""
         if space not in self.addresses:
-            return np.zeros(0, np.int64), np.zeros((0, WORD_BYTES), np.uint8)
+            return np.zeros(0, np.uint64), np.zeros((0, WORD_BYTES), np.uint8)
         addresses, data = np.concatenate(self.addresses[space]), np.concatenate(self.data[space])
         order = np.argsort(addresses, kind="stable")
         return addresses[order], data[order]

@@ -1,24 +1,33 @@
-"""`bitloom demo digits`: train a small network in fixed point, compile it, run it on the simulated core, compare every number."""
+"""`bitloom demo digits`: train a small network in fixed point, compile it, run it on the simulated core, compare every number.
+
+Building the simulator and proving the core take place in a second process, beside training and verification, which keep one
+processor busy.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
 
 from hw.spec.deform import DeformArch
 from hw.spec.program import Program, write_atomically
+from hw.spec.records import DESIGN_FILE, PROGRAM_FILE, DesignRecord, ProgramRecord
 from sw.compiler import compile_graph
 from sw.flow.chain import Report
 from sw.flow.commands import file_sha256, versions
 from sw.flow.files import save_json
+from sw.flow.gate import program_record
 from sw.flow.layers import LayerCycles, layer_cycles
+from sw.flow.prove_design import PROGRAMS, SEEDS, ProofFailure, prove_design
 from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
 
@@ -33,6 +42,9 @@ STALL_PROBABILITY = 96
 
 VARIANT_IMAGES = 4
 
+Proven = DesignRecord | tuple[str, ...]
+"""The design record, or what differed first in each check that failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tell:
@@ -45,7 +57,10 @@ class Tell:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitsResult:
-    """Everything that the demo found; ``images`` and ``labels`` are those that were verified."""
+    """Everything that the demo found; ``images`` and ``labels`` are those that were verified.
+
+    ``design`` is None where the core is not proven, ``design_failures`` say why; ``recorded`` is None where a link is not equal.
+    """
 
     trained: Trained
     graph: IntegerGraph
@@ -60,10 +75,20 @@ class DigitsResult:
     fixed_accuracy: float
     held_out: int
     seconds: float
+    design: DesignRecord | None
+    design_failures: tuple[str, ...]
+    recorded: ProgramRecord | None
 
     @property
     def ok(self) -> bool:
-        return self.report.ok
+        """Every link is equal and the core is proven."""
+        return self.report.ok and self.design is not None
+
+    @property
+    def records(self) -> dict[str, DesignRecord | ProgramRecord]:
+        """The records by the names of their files."""
+        found: dict[str, DesignRecord | ProgramRecord | None] = {DESIGN_FILE: self.design, PROGRAM_FILE: self.recorded}
+        return {name: record for name, record in found.items() if record is not None}
 
     @property
     def predictions(self) -> np.ndarray:
@@ -80,6 +105,10 @@ class DigitsResult:
         right = self.predictions == self.labels if len(self.predictions) else np.zeros(0, bool)
         return {
             **whole,
+            "ok": self.ok,
+            "records": {name: {"sha256": record.digest} for name, record in self.records.items()},
+            "build_id": f"{self.design.build_id:016x}" if self.design else None,
+            "design_failures": list(self.design_failures),
             "float_accuracy": self.trained.float_accuracy,
             "fixed_accuracy": self.fixed_accuracy,
             "held_out_images": self.held_out,
@@ -101,7 +130,7 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
 
     Parameters
     ----------
-    out : folder for graph, program, Verilog, inputs, manifest.json and report.html
+    out : folder for graph, program, Verilog, inputs, design record, program record, manifest.json and report.html
     images : held-out images to compare in the simulator, 1..450
     config : of the training; None takes the trainer's default
     """
@@ -112,14 +141,15 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
     if not 1 <= images <= len(data.test_labels):
         raise ValueError(f"the number of images must be in 1..{len(data.test_labels)}, not {images}")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        tell.say("building the simulator of the core beside the training")
-        building = pool.submit(_build, ARCH)
+        tell.say("building the simulator of the core beside the training, then proving the core")
+        building, proving = pool.submit(_build, ARCH), pool.submit(_prove, ARCH, SEEDS, PROGRAMS)
         trained = _train(data, config, tell)
         graph, codes, trace = _export(trained, data.test_images)
         program = compile_graph(graph, ARCH)
         tell.say(f"compiled {len(graph.nodes)} layers to {program.instruction_count} instructions")
         verilog, build = _wait(building, tell)
-    report = _verify(graph, program, codes, trace, images, build, tell)
+        report = _verify(graph, program, codes, trace, images, build, tell)
+        design, failures = _wait_for_proof(proving, tell)
     fixed = graph({graph.inputs[0]: codes})[graph.outputs[0]].reshape(len(codes), -1).argmax(axis=1)
     labels = data.test_labels.numpy()
     result = DigitsResult(
@@ -136,6 +166,9 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
         fixed_accuracy=float((fixed == labels).mean()),
         held_out=len(labels),
         seconds=time.perf_counter() - start,
+        design=design,
+        design_failures=failures,
+        recorded=program_record(report, program, _variants()) if report.ok else None,
     )
     _write(out, result)
     return result
@@ -156,6 +189,22 @@ def _wait(building: Future[tuple[EmittedVerilog, SimulationBuild]], tell: Tell) 
     verilog, build = building.result()
     tell.say("the simulator was in the cache" if build.cached else "the simulator is built")
     return verilog, build
+
+
+def _prove(arch: DeformArch, seeds: Sequence[int], programs: int) -> Proven:
+    """In the same process, after :func:`_build` has put the simulator into the cache. Failures are plain text, to be handed on."""
+    try:
+        return prove_design(arch, seeds=seeds, programs=programs)
+    except ProofFailure as error:
+        return error.failures
+
+
+def _wait_for_proof(proving: Future[Proven], tell: Tell) -> tuple[DesignRecord | None, tuple[str, ...]]:
+    """The record, or why there is none."""
+    if not proving.done():
+        tell.say("waiting for the proof of the core")
+    proven = proving.result()
+    return (proven, ()) if isinstance(proven, DesignRecord) else (None, proven)
 
 
 def _train(data: Any, config: TrainConfig | None, tell: Tell) -> Trained:
@@ -188,30 +237,30 @@ def _verify(
     build: SimulationBuild,
     tell: Tell,
 ) -> Report:
-    from hw.sim.loop import Stalls
-
-    variants = (
-        Variant(name="other state at power-up", images=VARIANT_IMAGES, state_seed=2024),
-        Variant(
-            name="random stalls on every channel",
-            images=VARIANT_IMAGES,
-            state_seed=3,
-            stalls=Stalls.everywhere(STALL_PROBABILITY, seed=7),
-        ),
-    )
     return verify(
         graph,
         program,
         {graph.inputs[0]: codes},
         torch_trace=trace,
         images=images,
-        simulation=Simulation(build=build, variants=variants),
+        simulation=Simulation(build=build, variants=_variants()),
         progress=tell.images,
     )
 
 
+def _variants() -> tuple[Variant, ...]:
+    """Further runs of the Verilog, of a few images each."""
+    from hw.sim.loop import Stalls
+
+    stalls = Stalls.everywhere(STALL_PROBABILITY, seed=7)
+    return (
+        Variant(name="other state at power-up", images=VARIANT_IMAGES, state_seed=2024),
+        Variant(name="random stalls on every channel", images=VARIANT_IMAGES, state_seed=3, stalls=stalls),
+    )
+
+
 def _write(out: Path, result: DigitsResult) -> None:
-    """All artefacts, the report last but for the manifest, which names every other file's hash."""
+    """All artefacts, the report last but for the manifest, which names every other file's hash; no record of what is not proven."""
     from sw.flow.report_html import digits_page
 
     out.mkdir(parents=True, exist_ok=True)
@@ -222,6 +271,24 @@ def _write(out: Path, result: DigitsResult) -> None:
     with (out / "inputs.npy").open("wb") as file:
         np.save(file, result.codes)
     write_atomically(out / "report.html", digits_page(result).encode())
-    names = ("digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html")
+    for name in (DESIGN_FILE, PROGRAM_FILE):
+        (out / name).unlink(missing_ok=True)
+    for name, record in result.records.items():
+        record.save(out / name)
+    names = ("digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html", *result.records)
     files = {name: file_sha256(out / name) for name in names}
     save_json(out / "manifest.json", {"artefact": "demo digits", "files": files, "result": result.to_dict()})
+
+
+def show_records(console: Console, out: Path, result: DigitsResult) -> None:
+    """One line per record: where it is and what it holds; or why there is none."""
+    lines = [f"the core is not proven, {words}" for words in result.design_failures]
+    if result.design:
+        programs = sum(check.compared.get("programs", 0) for check in result.design.checks)
+        words = f"{len(result.design.checks)} checks, {programs:,} programs, {len(result.design.coverage)} coverage bins, 0 mismatches"
+        lines.append(f"design record: {out / DESIGN_FILE}, build_id {result.design.build_id:016x}; {words}")
+    if result.recorded:
+        words = f"{len(result.recorded.links)} links, {result.recorded.images} images, 0 mismatches"
+        lines.append(f"program record: {out / PROGRAM_FILE}; {words}")
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Running programs: one interface over the interpreter, the simulated core and, later, boards.
+"""Running programs: one interface over the interpreter, the simulated core and boards.
 
 ``open_device(kind).run(program, inputs)`` takes and returns logical integer codes (N, C, H, W) by tensor name.
 """
@@ -12,11 +12,12 @@ from sw.runtime.errors import CoreFault, DeviceError
 from sw.runtime.proof import Proof, require_proof
 from sw.runtime.records import RunRecord
 
-KINDS = ("interpreter", "sim")
+KINDS = ("interpreter", "sim", "uart")
 
 
 def open_device(kind: str, *, proof: Proof | None = None, without_proof: bool = False, **options: Any) -> Device:
-    """A device of a kind: ``interpreter`` (options of InterpreterDevice) or ``sim`` (``arch=`` and options of SimDevice).
+    """A device of a kind: ``interpreter`` (options of InterpreterDevice), ``sim`` (``arch=`` and options of SimDevice) or
+    ``uart``, a board on a serial line (``port=``, ``baud=`` and the other options of ``sw.runtime.uart.open_uart``).
 
     A board needs ``proof``, or ``without_proof=True``, which warns (``sw.runtime.proof``); a simulated core may be given one.
     GateRefusal where records are missing or do not match; DeviceError for a kind that is not there, in words.
@@ -49,6 +50,10 @@ def _open(kind: str, options: dict[str, Any]) -> Device:
         if "arch" not in options:
             raise DeviceError("a simulated device needs the architecture to build: open_device('sim', arch=program.arch)")
         return SimDevice(**options)
+    if kind == "uart":
+        from sw.runtime.uart import open_uart
+
+        return open_uart(**options)
     raise DeviceError(f"device kind must be one of {', '.join(KINDS)}, not {kind!r}")
 
 

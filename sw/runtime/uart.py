@@ -3,8 +3,10 @@
 :class:`UartTransport` works over any :class:`ByteStream`; :class:`SerialLine` is one on a Linux terminal device, with no package
 beyond the standard library.
 
-    with open_uart("/dev/ttyUSB0", baud=1_000_000) as device:
+    with open_device("uart", port="/dev/ttyUSB0", proof=proof) as device:
         outputs, counters = device.run(program, inputs)
+
+:func:`open_uart` is what ``open_device`` calls behind the proof gate.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from pathlib import Path
 from typing import Protocol
 
 from hw.spec.regs import BY_NAME
@@ -40,6 +43,10 @@ TIMEOUT = 0.5
 PAUSE = 0.1
 """Seconds of silence after which the bridge surely waits for a new request: several times its gap."""
 
+BAUD = 1_000_000
+"""Of every board with a serial bridge (``boards/*/board.toml``)."""
+
+USB_PORTS = ("ttyUSB*", "ttyACM*")
 ATTEMPTS = 5
 POLL = 0.001
 WAIT_SECONDS = 60.0
@@ -257,11 +264,26 @@ class UartDevice(CoreDevice):
         self.stream.close()
 
 
-def open_uart(port: str, *, baud: int, watchdog: int = 0, wait_seconds: float = WAIT_SECONDS) -> UartDevice:
-    """The board on a serial port such as /dev/ttyUSB0."""
-    line = SerialLine(port, baud)
+def open_uart(
+    port: str | None = None, *, baud: int = BAUD, watchdog: int = 0, wait_seconds: float = WAIT_SECONDS
+) -> UartDevice:
+    """The board on a serial port such as /dev/ttyUSB0; None takes the only USB port that there is (:func:`only_port`).
+
+    ``baud`` is that of the bitstream's manifest. DeviceError where the port does not open or no bridge answers.
+    """
+    line = SerialLine(only_port() if port is None else port, baud)
     try:
         return UartDevice(line, watchdog=watchdog, wait_seconds=wait_seconds)
     except BaseException:
         line.close()
         raise
+
+
+def only_port(folder: Path = Path("/dev")) -> str:
+    """The one USB serial port of this machine; DeviceError, naming them, where there is none or more than one."""
+    found = sorted(str(path) for pattern in USB_PORTS for path in folder.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DeviceError(f"there are {len(found)} USB serial ports: name the board's as port=, one of {', '.join(found)}")
+    raise DeviceError(f"there is no USB serial port ({', '.join(USB_PORTS)} in {folder}): is the board connected?")

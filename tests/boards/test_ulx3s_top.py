@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ from boards.simulation import SimulatedLine, build_line
 from hw.spec.deform import DeformArch
 from hw.spec.uart import Operation, Request
 from sw.compiler import compile_graph
+from sw.data.digits import INPUT_FORMAT, load_digits
+from sw.graph import IntegerGraph
+from sw.models.shufflenet_digits import DigitsNet
+from sw.quant import Recipe, codes_of, export
+from sw.quant.train import TrainConfig, Trainer
+from sw.runtime.device import Tensors
 from sw.runtime.driver import CoreDevice
 from sw.runtime.uart import UartTransport
 from tests.e2e.tiny import ARCH, make_tiny
@@ -51,19 +58,51 @@ def small() -> Iterator[Open]:
     yield from simulate(dataclasses.replace(board, baud=board.clock_hz // 8), ARCH)
 
 
-def run_tiny(line: SimulatedLine, arch: DeformArch, images: int, timeout: float) -> int:
-    """Runs the tiny network over the line; returns how many codes were compared with the graph's."""
-    tiny = make_tiny(4)
-    inputs = {"image": tiny.inputs["image"][:images]}
+def run_over(line: SimulatedLine, arch: DeformArch, graph: IntegerGraph, inputs: Tensors, timeout: float) -> tuple[Tensors, int]:
+    """Runs a network over the line; its outputs and how many codes of them were compared with the graph's, all equal."""
     device = CoreDevice(UartTransport(line, timeout=timeout, pause=0.03))
     assert device.arch_id == arch.arch_id and device.driver.identity.build_id == BUILD_ID
-    outputs, counters = device.run(compile_graph(tiny.graph, arch), inputs)
-    wanted = tiny.graph(inputs)
+    outputs, counters = device.run(compile_graph(graph, arch), inputs)
+    wanted = graph(inputs)
     assert outputs.keys() == wanted.keys() and counters["CYCLES"] > 0 and counters["RETIRED"] > 0
     for name, codes in wanted.items():
         assert np.array_equal(outputs[name], codes)
     assert line.broken == 0
-    return sum(codes.size for codes in wanted.values())
+    return outputs, sum(codes.size for codes in wanted.values())
+
+
+def run_tiny(line: SimulatedLine, arch: DeformArch, images: int, timeout: float) -> int:
+    tiny = make_tiny(4)
+    return run_over(line, arch, tiny.graph, {"image": tiny.inputs["image"][:images]}, timeout)[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Digits:
+    """A network that was trained for two epochs, and codes (N, 1, 8, 8) and labels of held-out digits."""
+
+    graph: IntegerGraph
+    codes: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    data = load_digits()
+    config = TrainConfig(float_epochs=1, fixed_epochs=1, calibration_images=128)
+    trained = Trainer(DigitsNet, data, Recipe(input_format=INPUT_FORMAT), config).run()
+    assert trained is not None
+    graph = export(trained.model, data.test_images)
+    return Digits(graph=graph, codes=codes_of(trained.model, data.test_images), labels=data.test_labels.numpy())
+
+
+def classify(line: SimulatedLine, arch: DeformArch, digits: Digits, images: int, timeout: float) -> int:
+    """Classifies the first images over the line; returns the number of scores compared. Better than guessing, or nothing was learnt."""
+    (name,) = digits.graph.inputs
+    outputs, compared = run_over(line, arch, digits.graph, {name: digits.codes[:images]}, timeout)
+    classes = outputs[digits.graph.outputs[0]].reshape(images, 10).argmax(axis=1)
+    wanted = digits.graph({name: digits.codes[:images]})[digits.graph.outputs[0]].reshape(images, 10).argmax(axis=1)
+    assert np.array_equal(classes, wanted) and (classes == digits.labels[:images]).mean() > 0.2
+    return compared
 
 
 def test_network_over_the_line(small: Open) -> None:
@@ -102,10 +141,16 @@ def test_garbage_and_reset_and_an_error_lamp(small: Open) -> None:
 
 
 @pytest.mark.slow
-def test_network_on_the_built_texts() -> None:
+def test_digits_over_the_line(small: Open, digits: Digits) -> None:
+    assert classify(small(state_seed=8), ARCH, digits, 6, timeout=0.05) == 60
+
+
+@pytest.mark.slow
+def test_networks_on_the_built_texts(digits: Digits) -> None:
     """The plan of the bitstream, unchanged: same core, same baud rate, an end whose clock is 1 % off."""
     board, arch = load_board("ulx3s"), load_board_arch("ulx3s")
     simulation = simulate(board, arch)
-    line = next(simulation)(state_seed=5, baud_error=0.01)
-    assert run_tiny(line, arch, 2, timeout=0.05) == 20
+    opened = next(simulation)
+    assert run_tiny(opened(state_seed=5, baud_error=0.01), arch, 2, timeout=0.05) == 20
+    assert classify(opened(state_seed=6, baud_error=-0.01), arch, digits, 20, timeout=0.05) == 200
     assert next(simulation, None) is None

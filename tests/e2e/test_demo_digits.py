@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 import sw.flow.demo_digits as module
 from hw.sim.build import SimulationBuild
 from hw.spec.deform import DeformArch
 from hw.spec.program import Program
-from sw.flow.demo_digits import DigitsResult, Tell, demo_digits
+from hw.spec.records import DESIGN_FILE, PROGRAM_FILE, DesignRecord, ProgramRecord, require_program
+from sw.cli import app
+from sw.flow.demo_digits import DigitsResult, Tell, demo_digits, show_records
+from sw.flow.gate import admit_design
 from sw.graph import IntegerGraph
 from sw.quant.train import TrainConfig
 from tests.e2e.tiny import ARCH
@@ -29,6 +37,8 @@ def demo(core_build: SimulationBuild, tmp_path_factory: pytest.TempPathFactory) 
     tell = Tell(say=told.append, epoch=lambda p: told.append(p.phase), images=lambda step, done, total: told.append(step))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ARCH", ARCH)
+        patch.setattr(module, "SEEDS", (1,))
+        patch.setattr(module, "PROGRAMS", 20)
         config = TrainConfig(float_epochs=1, fixed_epochs=1, calibration_images=128)
         result = demo_digits(out, images=IMAGES, config=config, tell=tell)
     assert result.report.hashes["verilog"] == core_build.verilog_sha256
@@ -62,7 +72,7 @@ def test_the_json_has_the_promised_keys(demo):
 def test_the_artefacts_are_those_of_the_result(demo):
     out, result, _ = demo
     manifest = json.loads((out / "manifest.json").read_text())
-    names = {"digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html"}
+    names = {"digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html", DESIGN_FILE, PROGRAM_FILE}
     assert set(manifest["files"]) == names == {path.name for path in out.iterdir()} - {"manifest.json"}
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest, name
@@ -71,6 +81,44 @@ def test_the_artefacts_are_those_of_the_result(demo):
     assert DeformArch.from_dict(json.loads((out / "arch.json").read_text())) == ARCH
     scores = IntegerGraph.load(out / "digits.graph")({"input": np.load(out / "inputs.npy")})["head"]
     assert np.array_equal(scores.reshape(IMAGES, 10).argmax(axis=1), result.predictions)
+
+
+def test_the_records_let_the_program_run(demo, tmp_path: Path):
+    out, result, _ = demo
+    design, program = DesignRecord.load(out / DESIGN_FILE), ProgramRecord.load(out / PROGRAM_FILE)
+    assert (design, program) == (result.design, result.recorded) and program.images == IMAGES
+    assert admit_design(out / "core.v", ARCH).build_id == design.build_id
+    require_program(program, Program.load(out / "digits.program"), design)
+    listed = json.loads((out / "manifest.json").read_text())["result"]["records"]
+    assert listed == {DESIGN_FILE: {"sha256": design.digest}, PROGRAM_FILE: {"sha256": program.digest}}
+    arguments = ["run", str(out / "digits.program"), "--inputs", str(out / "inputs.npy"), "--device", "sim"]
+    arguments += ["--design-record", str(out / DESIGN_FILE), "--json", str(tmp_path / "run.json"), "-o", str(tmp_path / "out.npy")]
+    ran = CliRunner().invoke(app, arguments)
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert ran.exit_code == 0 and found["proven"] is True and "NOT PROVEN" not in ran.output, ran.output
+    scores = np.load(tmp_path / "out.npy").reshape(IMAGES, 10)
+    assert np.array_equal(scores.argmax(axis=1), result.predictions) and scores.size == 10 * IMAGES
+
+
+def test_the_records_are_told_in_one_line_each(demo):
+    out, result, _ = demo
+    console = Console(width=400, file=io.StringIO())
+    show_records(console, out, result)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2 and f"{out / DESIGN_FILE}, build_id {result.design.build_id:016x}; 10 checks" in lines[0]
+    assert f"{out / PROGRAM_FILE}; 5 links, {IMAGES} images, 0 mismatches" in lines[1]
+
+
+def test_what_is_not_proven_has_no_record(demo, tmp_path: Path):
+    out, result, _ = demo
+    shutil.copytree(out, tmp_path / "out")
+    failed = dataclasses.replace(result, design=None, design_failures=("timing: other cycles",), recorded=None)
+    module._write(tmp_path / "out", failed)
+    assert not (tmp_path / "out" / DESIGN_FILE).exists() and not (tmp_path / "out" / PROGRAM_FILE).exists()
+    assert not failed.ok and failed.to_dict()["ok"] is False and failed.to_dict()["records"] == {}
+    console = Console(width=400, file=io.StringIO())
+    show_records(console, out, failed)
+    assert console.file.getvalue() == "the core is not proven, timing: other cycles\n"
 
 
 def test_the_report_is_one_file_that_needs_nothing_else(demo):

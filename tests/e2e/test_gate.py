@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import sw.runtime
 from hw.rtl.emit import EmittedVerilog
 from hw.sim.build import SimulationBuild
 from hw.sim.core import build_core
@@ -19,44 +17,15 @@ from hw.spec.program import Program, ProgramError
 from hw.spec.records import DESIGN_FILE, PROGRAM_FILE, DesignRecord, GateRefusal, ProgramRecord, RecordError
 from hw.spec.regs import ErrorCode
 from sw.cli import app
-from sw.flow.gate import admit_design, find_proof, program_record, verify_and_record
+from sw.flow.gate import admit_design, program_record, verify_and_record
 from sw.flow.prove_design import ProofFailure, prove_design
 from sw.flow.verify import Simulation, verify
 from sw.runtime import DeviceError, open_device
-from sw.runtime.proof import Proof, UnprovenWarning
+from sw.runtime.proof import UnprovenWarning
 from sw.runtime.sim import SimDevice
 from tests.e2e.planted import ROUNDING_BIT
+from tests.e2e.proven import Proven
 from tests.e2e.tiny import ARCH, Tiny
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proven:
-    """Artefacts on disk with their records beside them."""
-
-    folder: Path
-    proof: Proof
-
-    def path(self, name: str) -> Path:
-        return self.folder / name
-
-
-@pytest.fixture(scope="module")
-def design(core_build: SimulationBuild) -> DesignRecord:
-    return prove_design(ARCH, build=core_build, seeds=(1,), programs=20)
-
-
-@pytest.fixture(scope="module")
-def proven(tiny: Tiny, core_verilog: EmittedVerilog, design: DesignRecord, tmp_path_factory: pytest.TempPathFactory) -> Proven:
-    folder = tmp_path_factory.mktemp("gate")
-    (folder / "core.v").write_text(core_verilog.text)
-    tiny.graph.save(folder / "tiny.graph")
-    tiny.program.save(folder / "tiny.program")
-    np.save(folder / "inputs.npy", tiny.inputs["image"])
-    design.save(folder / DESIGN_FILE)
-    files = [folder / name for name in ("tiny.graph", "tiny.program", "inputs.npy", PROGRAM_FILE)]
-    report = verify_and_record(*files, rtl=folder / "core.v")
-    assert report.ok
-    return Proven(folder=folder, proof=find_proof(folder / "tiny.program"))
 
 
 def test_a_design_record_holds_what_was_done(design: DesignRecord, core_build: SimulationBuild) -> None:
@@ -169,17 +138,6 @@ def test_a_planted_fault_is_not_proven_and_takes_the_old_record_away(
     files = [proven.path(name) for name in ("tiny.graph", "tiny.program", "inputs.npy")]
     assert not verify_and_record(*files, record, rtl=faulty, images=1).ok
     assert not record.exists()
-
-
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch, core_build: SimulationBuild, proven: Proven) -> None:
-    """The simulated core in the place of a board."""
-
-    def opened(kind: str, options: dict[str, object]) -> SimDevice:
-        return SimDevice(ARCH, build=core_build, build_id=proven.proof.design.build_id)
-
-    monkeypatch.setattr(sw.runtime, "KINDS", ("interpreter", "sim", "uart"))
-    monkeypatch.setattr(sw.runtime, "_open", opened)
 
 
 @pytest.mark.usefixtures("board")

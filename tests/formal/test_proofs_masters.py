@@ -19,7 +19,7 @@ ARCHS = pytest.mark.parametrize(
     ids=lambda arch: f"{arch.managers}_managers",
 )
 READ_FAULTS = (
-    Fault(name="address overwritten", module=read, old="(~pending | ready) & may_issue", new="may_issue", fails="address_room"),
+    Fault(name="address overwritten", module=read, old="~pending & may_issue", new="may_issue", fails="address_room"),
     Fault(name="address withdrawn", module=read, old="with m.Elif(ready):", new="with m.Else():", fails="address"),
     Fault(name="one burst too many", module=read, old="& may_issue(self._arch, in_flight, offered.manager, address.manager)",
           new="", fails="in_flight"),
@@ -44,7 +44,7 @@ READ_FAULTS = (
           new="(in_flight == 0)", fails="idle"),
 )  # fmt: skip
 WRITE_FAULTS = (
-    Fault(name="address overwritten", module=write, old="(~pending | ready) & may_issue",
+    Fault(name="address overwritten", module=write, old="~pending & may_issue",
           new="may_issue", fails="address_room"),
     Fault(name="last one beat early", module=write, old="last.eq(left == 0)", new="last.eq(left == 1)", fails="last"),
     Fault(name="one beat too many", module=write, old="load & (left == 0)", new="load & last", fails="last"),

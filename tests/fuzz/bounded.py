@@ -31,7 +31,7 @@ class Run:
     ``possible``: the codes with which a core may end it at ``outcome.index`` (one, but for a long instruction). ``long``: its last
     instruction needs a watchdog, which may also end the program at an instruction from ``slow_from`` on. ``undefined_from``: first
     instruction whose contents are undefined. ``loose``: from there on, what an instruction does depends on undefined contents,
-    the outcome too.
+    the outcome too. ``between_clips``: bytes that PW and DW wrote and that are none of their clips, so that a wrong sum would show.
     """
 
     outcome: Outcome
@@ -41,6 +41,7 @@ class Run:
     slow_from: int | None = None
     undefined_from: int | None = None
     loose: bool = False
+    between_clips: int = 0
 
 
 class TooLong(Exception):
@@ -52,15 +53,20 @@ class TooLong(Exception):
 
 
 class BoundedMachine(DeformMachine):
-    """Refuses long instructions (TooLong) and watches for undefined ones."""
+    """Refuses long instructions (TooLong) and watches for undefined ones.
 
+    ``slow_cycles``: an instruction of more cycles without stalls may meet LONG_WATCHDOG on the core that runs beside this machine.
+    """
+
+    slow_cycles = LONG_WATCHDOG // 2
     undefined_from: int | None = None
     slow_from: int | None = None
     loose = False
+    between_clips = 0
 
     def start(self, memory: Memory, case: Case) -> Run:
         """The case's program, from START to its end, a long instruction, or an error."""
-        self.undefined_from, self.slow_from, self.loose = None, None, False
+        self.undefined_from, self.slow_from, self.loose, self.between_clips = None, None, False, 0
         writes: list[Writes] = []
         try:
             outcome = self.run(memory, case.regions, case.address, case.length, writes.append)
@@ -70,17 +76,19 @@ class BoundedMachine(DeformMachine):
             outcome = Outcome(error=ErrorCode.WATCHDOG, index=index, retired=index)
             run = Run(outcome=outcome, possible=long.possible, writes=writes, long=True)
         run.undefined_from, run.slow_from, run.loose = self.undefined_from, self.slow_from, self.loose
+        run.between_clips = self.between_clips
         return run
 
     def execute(self, instruction: Instruction) -> None:
         if is_long(instruction):
             raise TooLong(self._ends(instruction))
-        if self.slow_from is None and _cycles(instruction, self.regions) > LONG_WATCHDOG // 2:
+        if self.slow_from is None and _cycles(instruction, self.regions) > self.slow_cycles:
             self.slow_from = self.writes.index
         if self.undefined_from is None and overlaps(instruction):
             self.undefined_from = self.writes.index
         self.loose |= self.undefined_from is not None and _depends_on_contents(instruction)
         super().execute(instruction)
+        self.between_clips += _between_clips(instruction, self.writes)
 
     def _ends(self, i: Instruction) -> frozenset[ErrorCode]:
         """How a core with LONG_WATCHDOG may end a long instruction: that of the first runs, or the watchdog."""
@@ -122,6 +130,13 @@ def overlaps(i: Instruction) -> bool:
         return False
     writes = addresses.feature_writes(i)
     return len(np.unique(writes)) < len(writes) or bool(np.isin(writes, addresses.feature_reads(i)).any())
+
+
+def _between_clips(i: Instruction, writes: Writes) -> int:
+    if i.name in ("LOAD", "STORE"):
+        return 0
+    _, data = writes.sorted("fm")
+    return int(np.count_nonzero((data != i["clip_lo"] & 0xFF) & (data != i["clip_hi"] & 0xFF)))
 
 
 def _depends_on_contents(i: Instruction) -> bool:

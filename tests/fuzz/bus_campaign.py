@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from hw.sim.bench import ALL_STROBES, CoreMismatch
 from hw.sim.build import SimulationBuild
 from hw.sim.loop import Fault, Response, Stalls
+from hw.sim.records import NEVER
 from hw.spec.deform.timing import MemoryTiming
 from hw.spec.deform.timing.program import program_cycles
+from hw.spec.isa import INSTRUCTION_BYTES
 from hw.spec.machine import CoreError, Memory, Outcome, Writes
 from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, NO_INSTRUCTION, ErrorCode
 from tests.fuzz.bounded import BoundedMachine, Run
-from tests.fuzz.core_campaign import MOST_CYCLES, FuzzBench, gaps
+from tests.fuzz.bus_report import PATTERNS, BusReport
+from tests.fuzz.core_campaign import (
+    CONTROL_STALLS,
+    MEMORY_CHANNELS,
+    MOST_CYCLES,
+    STALL_LEVELS,
+    FuzzBench,
+    gaps,
+    state_seed,
+)
 from tests.fuzz.machine_campaign import Progress, consistent
 from tests.fuzz.programs import (
     BASE,
@@ -25,7 +33,9 @@ from tests.fuzz.programs import (
     closed_bytes,
     good_image,
     good_result,
+    inside,
     legal_program,
+    operation_of,
     pristine,
     result_of,
 )
@@ -33,28 +43,6 @@ from tests.sim.core_bench import ARCH, PROGRAM
 
 LONG_SILENCE = 66_000
 """Cycles beyond the time that masters have to drain with the watchdog off."""
-
-
-@dataclass(kw_only=True)
-class BusReport:
-    """What a campaign counted. ``failures`` name the case by (seed, number); it must be empty."""
-
-    trials: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    error_bursts: int = 0
-    """Bursts that were answered with an error."""
-    silences: int = 0
-    silent_cycles: int = 0
-    resets: int = 0
-    compared_beats: int = 0
-    """Beats written by programs that were ended from outside, each equal to what the machine writes there."""
-    drained_beats: int = 0
-    """Beats without a strobe, which finish a burst after the end of its program."""
-    good_runs: int = 0
-    good_bytes: int = 0
-    cycles: int = 0
-    stalls: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
 
 
 class FaultyMemory(Memory):
@@ -81,9 +69,7 @@ class FaultyMemory(Memory):
 
 
 class BusCampaign:
-    """Trials of all kinds in turn, on cores with other stalls and another random initial state every few trials."""
-
-    TRIALS_PER_CORE = 20
+    """Trials of all kinds in turn, each round of them on a core with other stalls and another random initial state."""
 
     def __init__(self, build: SimulationBuild, seed: int) -> None:
         self.build, self.seed, self.report = build, seed, BusReport()
@@ -99,13 +85,13 @@ class BusCampaign:
 
     def one(self, number: int) -> None:
         """The trial with this number, and the good program."""
-        if self.bench is None or number % self.TRIALS_PER_CORE == 0:
-            self.bench = self._fresh(number // self.TRIALS_PER_CORE)
+        if self.bench is None or number % len(ROUND) == 0:
+            self.bench = self._fresh(number // len(ROUND))
             self.report.failures += [
                 f"seed {self.seed}, before {number}: {p}" for p in Trial(self.bench, self.report, (0, 0)).good()
             ]
         trial = Trial(self.bench, self.report, (self.seed, number))
-        kind = list(KINDS)[number % len(KINDS)]
+        kind = ROUND[number % len(ROUND)]
         self.report.trials[kind] += 1
         problems = [*KINDS[kind](trial), *trial.good()]
         self.report.failures += [f"seed {self.seed}, number {number}, {kind}: {problem}" for problem in problems]
@@ -120,11 +106,15 @@ class BusCampaign:
     def _fresh(self, core: int) -> FuzzBench:
         """A core that was just switched on: unique random registers and memories, other stalls on every channel."""
         self.close()
-        rng = np.random.default_rng([self.seed, core])
-        levels = (0, 30, 128, 220, 250)
-        stalls = Stalls(**{c: int(rng.choice(levels)) for c in ("aw", "w", "b", "ar", "r")}, control=40, seed=core)
-        bench = FuzzBench(self.build, seed=1 + (self.seed * 7919 + core) % (2**31 - 2), stalls=stalls)
+        rng, name = np.random.default_rng([self.seed, core]), list(PATTERNS)[core % len(PATTERNS)]
+        levels = PATTERNS[name]
+        if levels is None:
+            levels = {channel: int(rng.choice((*STALL_LEVELS, 250))) for channel in MEMORY_CHANNELS}
+        stalls = Stalls(**levels, control=CONTROL_STALLS, seed=core)
+        bench = FuzzBench(self.build, seed=state_seed(self.seed, core), stalls=stalls)
         bench.memory = FaultyMemory()
+        self.report.states += 1
+        self.report.patterns[name] += 1
         return bench
 
 
@@ -173,7 +163,7 @@ class Trial:
         run = self._expected()
         self.bench.launch(self.case, 0)
         outcome = self._outcome()
-        self.report.error_bursts += len(self.bench.loop.bus_errors())
+        self._count_errors()
         return self._ended(outcome, run) or self._written(run, outcome)
 
     def silences(self) -> list[str]:
@@ -222,14 +212,20 @@ class Trial:
         return problems + self._refuses_to_start()
 
     def dirty(self) -> list[str]:
-        """3 programs back to back, each on what the last one left on chip and in memory."""
+        """3 programs back to back, each on what the last one left on chip, in memory and in the core's registers."""
         for number in range(3):
             image = build_image(ARCH, legal_program(self.below(1 << 31), number))
             self.case = Case(kind="bus", image=image, length=len(image))
-            run = self._start(0)
+            self._give(self.case, [], dirty=number > 0)
+            self._count_dirt()
+            run = self._expected()
+            self.bench.begin(self.case, 0)
             self.bench.loop.run(MOST_CYCLES)
             outcome = self._outcome()
-            if problems := self._ended(outcome, run) or self._written(run, outcome):
+            problems = self._ended(outcome, run) or self._written(run, outcome)
+            if not problems and not np.array_equal(self.bench.loop.memory, self.memory.bytes):
+                problems = ["memory differs after it"]
+            if problems:
                 return [f"program {number}: {problem}" for problem in problems]
         return []
 
@@ -251,8 +247,9 @@ class Trial:
         cycles = program_cycles(program, ARCH, memory, [region.base for region in self.case.regions])
         return 1 + self.below(cycles * (1, 2, 6)[self.below(3)])
 
-    def _give(self, case: Case, faults: list[Fault]) -> None:
-        self.bench.give(case)
+    def _give(self, case: Case, faults: list[Fault], *, dirty: bool = False) -> None:
+        self.bench.give(case, dirty=dirty)
+        self.before = self.memory.bytes.copy()
         self.memory.faults = faults
         self.bench.loop.set_faults([*faults, *gaps(case)])
 
@@ -265,6 +262,32 @@ class Trial:
         run = self._expected()
         self.bench.begin(self.case, watchdog)
         return run
+
+    def _count_errors(self) -> None:
+        """Bursts with error answers, by response and access; the log tells when the address of each was accepted."""
+        program, beats = (self.case.address, self.case.address + self.case.length), self.bench.loop.trace().memory_writes
+        for error in self.bench.loop.bus_errors():
+            access = "write" if error["is_write"] else "fetch" if inside(int(error["address"]), 16, (program,)) else "read"
+            self.report.errors[f"{Response(error['response']).name} {access}"] += 1
+            early = beats[(beats["address"] == error["address"]) & (beats["cycle"] < error["cycle"])]
+            self.report.data_before_address += bool(error["is_write"]) and len(early) > 0
+
+    def _count_dirt(self) -> None:
+        """Bytes that an earlier program left where this one begins; a fresh machine's memories hold zeros."""
+        self.report.dirty_programs += 1
+        fresh = pristine().copy()
+        fresh[PROGRAM - BASE : PROGRAM - BASE + len(self.case.image)] = np.frombuffer(self.case.image, np.uint8)
+        self.report.dirty_bytes += int(np.count_nonzero(self.memory.bytes != fresh))
+        self.report.dirty_bytes += sum(int(np.count_nonzero(words)) for words in self.machine.chip.values())
+
+    def _count_stop(self, outcome: Outcome) -> None:
+        """What ran when the program was ended from outside: the instruction that was issued and did not retire, or a fetch."""
+        open_ones = [row for row in self.bench.loop.trace().instructions if row["retire"] == NEVER]
+        unit = "fetch"
+        if open_ones:
+            at = INSTRUCTION_BYTES * (int(open_ones[-1]["index"]) + 1)
+            unit = operation_of(self.case.image[at : at + INSTRUCTION_BYTES]).name
+        self.report.stopped_in[f"{outcome.error.name} in {unit}"] += 1
 
     def _abort(self) -> None:
         self.bench.write("CONTROL", BY_NAME["CONTROL"].mask("ABORT"))
@@ -297,6 +320,8 @@ class Trial:
         outcome = self._outcome()
         if outcome is None:
             return [f"it hangs: no end after {MOST_CYCLES} cycles"]
+        if outcome.error in codes:
+            self._count_stop(outcome)
         fits = (
             outcome.error in codes
             and (outcome.index in (NO_INSTRUCTION, outcome.retired))
@@ -326,12 +351,10 @@ class Trial:
         self.report.resets += 1
 
     def _harmless(self) -> list[str]:
-        loop, problems = self.bench.loop, []
+        problems, loop = list[str](), self.bench.loop
         if outside := self.bench.outside(self.case):
             problems.append(f"{outside} accesses outside of what it was given")
-        before = pristine().copy()
-        before[PROGRAM - BASE : PROGRAM - BASE + len(self.case.image)] = np.frombuffer(self.case.image, np.uint8)
-        if (loop.memory != before)[closed_bytes(self.case)].any():
+        if (loop.memory != self.before)[closed_bytes(self.case)].any():
             problems.append("memory outside of its regions changed")
         if (violations := loop.violations()).count:
             problems.append(f"{violations.count} protocol violations: {violations.first}")
@@ -361,7 +384,7 @@ class Trial:
         count = len(log)
         if count > len(addresses) or (whole and count < len(addresses)):
             return [f"instruction {writes.index} wrote {count} words, the machine {len(addresses)}"]
-        same = np.array_equal(log["address"].astype(np.int64), addresses[:count]) and np.array_equal(log["data"], data[:count])
+        same = np.array_equal(log["address"], addresses[:count]) and np.array_equal(log["data"], data[:count])
         full = bool((log["strobe"] == ALL_STROBES).all())
         return [] if same and full else [f"instruction {writes.index} wrote other words than the machine"]
 
@@ -374,6 +397,8 @@ KINDS = {
     "watchdog": Trial.watchdog,
     "stuck": Trial.stuck,
     "dirty": Trial.dirty,
-    "faults again": Trial.faults,
-    "abort again": Trial.abort,
 }
+"""Every way to disturb a program, by the names of ``bus_report.TRIALS``."""
+
+ROUND = (*KINDS, "faults", "abort", "faults")
+"""What a core goes through, one after the other."""

@@ -14,8 +14,8 @@ from hw.spec import regs
 from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
 from hw.spec.regs import BY_NAME, ErrorCode
 from tests.fuzz.bounded import LONG_WATCHDOG, BoundedMachine, Run
-from tests.fuzz.damage import Damager
-from tests.fuzz.machine_campaign import Progress, consistent, problems_of
+from tests.fuzz.damage import DAMAGES, Damager
+from tests.fuzz.machine_campaign import OWN_OUTCOMES, Progress, consistent, empty, problems_of
 from tests.fuzz.programs import (
     BASE,
     END,
@@ -32,8 +32,17 @@ from tests.fuzz.programs import (
 )
 from tests.sim.core_bench import ARCH, PROGRAM, CoreBench
 
+STALL_LEVELS = (0, 30, 128, 200)
+"""Of 256 cycles: what the levels of a core's channels are drawn from."""
+
+MEMORY_CHANNELS = ("aw", "w", "b", "ar", "r")
+CONTROL_STALLS = 40
+
 MOST_CYCLES = 3_000_000
 """A core that has not ended by then hangs."""
+
+CASES_PER_CORE = 25
+"""Cases, one after the other without a reset, before the next core is switched on with another random state."""
 
 
 @dataclass(kw_only=True)
@@ -50,10 +59,25 @@ class CoreReport:
     beats: int = 0
     """Beats on the bus, each of an address that the host gave."""
     outside: int = 0
+    between_clips: int = 0
+    """Bytes among the compared ones that are results of PW and DW between their clips, where a wrong sum or rounding shows."""
+    states: int = 0
+    """Cores that were switched on, each with its own random contents of all registers and memories."""
     cycles: int = 0
+    stalls: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+
+    def unexercised(self) -> list[str]:
+        """What the campaign is for and did not come to; empty after a campaign that is large enough."""
+        names = ("long", "compared_bytes", "between_clips", "good_bytes", "beats", "states")
+        numbers = {name: getattr(self, name) for name in names}
+        return [
+            *empty("kind", self.kinds, DAMAGES),
+            *empty("outcome", self.outcomes, OWN_OUTCOMES),
+            *empty("number of", numbers, numbers),
+        ]
 
 
 class FuzzBench(CoreBench):
@@ -62,11 +86,16 @@ class FuzzBench(CoreBench):
     def __init__(self, build: SimulationBuild, *, seed: int, stalls: Stalls | None = None) -> None:
         super().__init__(build, seed=seed, stalls=stalls)
         self.machine: BoundedMachine = BoundedMachine(ARCH, seed)
-        self.hung = False
+        worst = max(getattr(stalls, channel) for channel in MEMORY_CHANNELS) if stalls else 0
+        self.machine.slow_cycles = LONG_WATCHDOG * (256 - worst) // 256 // 2
 
-    def give(self, case: Case) -> None:
-        """Pristine contents, the case's program and pokes, in both memories; faults around what it was given."""
-        self.memory.bytes[:] = pristine()
+    def give(self, case: Case, *, dirty: bool = False) -> None:
+        """Pristine contents, the case's program and pokes, in both memories; faults around what it was given.
+
+        ``dirty`` leaves what programs before have written.
+        """
+        if not dirty:
+            self.memory.bytes[:] = pristine()
         write_image(self.memory.bytes, case.image, PROGRAM)
         for address, value in case.pokes:
             self.memory.bytes[address - BASE] = value
@@ -103,6 +132,11 @@ class FuzzBench(CoreBench):
         return bursts + sum(not inside(int(a), 16, given[1:]) for a in np.unique(self.loop.trace().memory_writes["address"]))
 
 
+def state_seed(seed: int, core: int) -> int:
+    """Of the random state of a campaign's core: another one for each core and for each small campaign seed."""
+    return 1 + (seed * 7919 + core) % (2**31 - 2)
+
+
 def halves(value: int) -> tuple[int, int]:
     """Lower and upper register of a 64-bit value."""
     return value & 0xFFFF_FFFF, value >> 32
@@ -119,27 +153,50 @@ def gaps(case: Case) -> list[Fault]:
 
 
 class CoreCampaign:
-    """Runs damaged programs one after the other on one core, and the good program after each."""
+    """Runs damaged programs, and the good program after each, on cores with other random states and stalls every few cases.
 
-    def __init__(self, build: SimulationBuild, seed: int, stalls: Stalls | None = None) -> None:
-        self.seed, self.report = seed, CoreReport()
-        self.bench = FuzzBench(build, seed=seed, stalls=stalls)
-        self._good()
-        self._start_cycle = self.bench.loop.cycle
+    ``stalls``: of 256 cycles, on every channel of the memory; None draws a level per core and channel.
+    """
+
+    def __init__(self, build: SimulationBuild, seed: int, stalls: int | None = None) -> None:
+        self.build, self.seed, self.stalls, self.report = build, seed, stalls, CoreReport()
+        self._open: tuple[int, FuzzBench] | None = None
+
+    @property
+    def bench(self) -> FuzzBench:
+        assert self._open is not None, "a core is switched on with the first case"
+        return self._open[1]
 
     def run(self, count: int, progress: Progress | None = None) -> CoreReport:
         for number in range(count):
             self.one(number)
             if progress:
                 progress(number + 1, count)
-        self.report.cycles = self.bench.loop.cycle - self._start_cycle
+        self.close()
         return self.report
 
     def close(self) -> None:
-        self.bench.loop.close()
+        if self._open is not None:
+            self.report.cycles += self.bench.loop.cycle
+            self.report.stalls.update(self.bench.loop.stall_counts())
+            self.bench.loop.close()
+            self._open = None
+
+    def _switch_on(self, core: int) -> None:
+        """The core of this number, where it is not the one that runs."""
+        if self._open is not None and self._open[0] == core:
+            return
+        self.close()
+        rng = np.random.default_rng([self.seed, core])
+        levels = {c: int(rng.choice(STALL_LEVELS)) if self.stalls is None else self.stalls for c in MEMORY_CHANNELS}
+        stalls = Stalls(**levels, control=CONTROL_STALLS, seed=core)
+        self._open = core, FuzzBench(self.build, seed=state_seed(self.seed, core), stalls=stalls)
+        self.report.states += 1
+        self.report.failures += [f"seed {self.seed}, core {core}, before its first case: {problem}" for problem in self._good()]
 
     def one(self, number: int) -> None:
         """The case with this number, compared, and the good program."""
+        self._switch_on(number // CASES_PER_CORE)
         case = Damager(self.seed, number).draw()
         problems = [*self.compare(case), *self._good()]
         self.report.kinds[case.kind] += 1
@@ -168,6 +225,7 @@ class CoreCampaign:
         self.report.programs += 1
         self.report.long += run.long
         self.report.undefined += run.undefined_from is not None
+        self.report.between_clips += run.between_clips
         self.report.beats += self.bench.read_pair("READ_BEATS") + self.bench.read_pair("WRITE_BEATS")
 
     def _outcome(self, case: Case, run: Run, outcome: Outcome) -> list[str]:
@@ -207,7 +265,7 @@ class CoreCampaign:
     def _same(self, writes: Writes, space: str, log: np.ndarray, defined: bool) -> list[str]:
         addresses, data = writes.sorted(space)
         log = log[np.argsort(log["address"], kind="stable")]
-        if not np.array_equal(log["address"].astype(np.int64), addresses):
+        if not np.array_equal(log["address"], addresses):
             return [f"instruction {writes.index} writes other addresses of {space}"]
         if defined and not np.array_equal(log["data"], data):
             return [f"instruction {writes.index} writes other bytes to {space}"]

@@ -12,10 +12,13 @@ from hw.spec.isa import CRC_OFFSET, HEADER, INSTRUCTION_BYTES, PAYLOAD_END, TOKE
 from hw.spec.machine import OpenRegion, Outcome
 from hw.spec.program import HEADER_BYTES, MAGIC, build_image
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
-from tests.fuzz.programs import BASE, END, Case, legal_program, operation_of, patched, pristine, region_bytes
+from tests.fuzz.programs import BASE, END, TOP, Case, legal_program, operation_of, patched, pristine, region_bytes
 from tests.sim.core_bench import ARCH, DATA, DIRT, PROGRAM, REGIONS, RESULT, SIZE
 
 GOOD = ErrorCode.NONE
+HEADER_PARTS = ((0, 8), (8, 12), (12, 16), (16, 24), (24, HEADER_BYTES - 4))
+"""[start, end) of magic, container version, count, arch_id and zeros."""
+
 SIZES = {"n0", "n1", "n2", "out_rows", "out_cols", "out_words", "words", "in_words", "kernel_h", "kernel_w"}
 """Fields that count loops."""
 
@@ -24,13 +27,14 @@ class Damager:
     """Draws one damaged program; the same seeds give the same case, whatever was drawn before."""
 
     def __init__(self, *seed: int) -> None:
+        self.number = seed[-1]
         self.rng = np.random.default_rng(list(seed))
         self.lines = legal_program(*seed, 1)
         self.line = self.below(len(self.lines))
 
     def draw(self) -> Case:
-        """A damage of any kind."""
-        return DAMAGES[self.below(len(DAMAGES))](self)
+        """The damage of this number: the kinds take turns, so that as many cases as DRAWN has entries hold each of them."""
+        return DAMAGES[DRAWN[self.number % len(DRAWN)]](self)
 
     def below(self, limit: int) -> int:
         return int(self.rng.integers(limit))
@@ -84,10 +88,11 @@ def flipped_bits(d: Damager) -> Case:
 
 
 def flipped_header(d: Damager) -> Case:
-    """1 or 2 bits of the header, sealed again. Its zeros are not looked at."""
+    """1 or 2 bits of the header, sealed again: of each of its parts as often. Its zeros are not looked at."""
     image = bytearray(build_image(ARCH, d.lines))
     for _ in range(d.below(2) + 1):
-        image[d.below(HEADER_BYTES - 4)] ^= 1 << d.below(8)
+        start, end = HEADER_PARTS[d.below(len(HEADER_PARTS))]
+        image[start + d.below(end - start)] ^= 1 << d.below(8)
     image[:HEADER_BYTES] = seal(bytes(image[: HEADER_BYTES - 4]))
     return Case(kind="header bits, sealed", image=bytes(image), length=len(image), expected=_header(image, len(d.lines)))
 
@@ -180,9 +185,26 @@ def moved_regions(d: Damager) -> Case:
         sizes = (0, 16, 16 * d.below(600), region.size, 16 * d.bits(36), SIZE)
         bases = (region.base, BASE + 16 * d.below(SIZE // 16), 16 * d.bits(59), END - 16 * d.below(200), DIRT[0], RESULT[0])
         chosen = OpenRegion(base=bases[d.below(len(bases))], size=sizes[d.below(len(sizes))])
-        made.append(chosen if d.below(3) and chosen.base + chosen.size <= 1 << 64 else region)
+        made.append(chosen if d.below(3) else region)
     image = build_image(ARCH, d.lines)
     return Case(kind="regions", image=image, length=len(image), regions=tuple(made))
+
+
+def far_regions(d: Damager) -> Case:
+    """Regions around 2**63 and at the end of the addresses, some of them past it; bases and sizes that are no multiples of 16."""
+    made = []
+    for region in REGIONS:
+        odd = OpenRegion(base=region.base + d.below(16), size=region.size + d.below(16))
+        places = (
+            (1 << 63) - 16 * d.below(40),
+            (1 << 63) + 16 * d.below(40),
+            TOP - 16 - 16 * d.below(40),
+            TOP - 1 - d.below(600),
+        )
+        far = OpenRegion(base=places[d.below(4)], size=(16, d.below(640), region.size, d.bits(64))[d.below(4)])
+        made.append((region, odd, odd, far, far)[d.below(5)])
+    image = build_image(ARCH, d.lines)
+    return Case(kind="far regions", image=image, length=len(image), regions=tuple(made))
 
 
 # fields ---------------------------------------------------------------------------------------------------------------------
@@ -227,11 +249,15 @@ def huge_loop(d: Damager) -> Case:
 
 
 def other_opcode(d: Damager) -> Case:
-    """An opcode or version that the core does not have."""
+    """An opcode that the core does not have."""
     raw = bytearray(d.lines[d.line][:CRC_OFFSET])
-    if d.below(2):
-        raw[0] = (0, *range(5, 256))[d.below(252)]
-        return d.with_line("opcode", seal(bytes(raw)), ErrorCode.OPCODE)
+    raw[0] = (0, *range(5, 256))[d.below(252)]
+    return d.with_line("opcode", seal(bytes(raw)), ErrorCode.OPCODE)
+
+
+def other_version(d: Damager) -> Case:
+    """A version of the instruction table that the core does not have."""
+    raw = bytearray(d.lines[d.line][:CRC_OFFSET])
     raw[1] ^= 1 + d.below(255)
     return d.with_line("version", seal(bytes(raw)), ErrorCode.INSTRUCTION_VERSION)
 
@@ -246,12 +272,17 @@ def checked_load(d: Damager) -> bytes:
     return ARCH.instructions.encode("LOAD", region=1, offset=offset, n0=n0, space=d.below(4), check_crc=1, crc=crc)
 
 
+def wrong_blob_crc(d: Damager) -> Case:
+    """The CRC that stands for a parameter blob."""
+    raw = checked_load(d)
+    crc = ARCH.instructions.decode(raw)["crc"] ^ 1 << d.below(32)
+    return d.with_line("blob CRC", patched(raw, crc=crc), ErrorCode.BLOB_CRC)
+
+
 def damaged_blob(d: Damager) -> Case:
-    """A byte of a parameter blob, or the CRC that stands for it."""
+    """A byte of a parameter blob. A LOAD before it may check the same byte, so the machine says where the program ends."""
     d.lines[d.line] = raw = checked_load(d)
     decoded = ARCH.instructions.decode(raw)
-    if d.below(2):
-        return d.with_line("blob CRC", patched(raw, crc=decoded["crc"] ^ 1 << d.below(32)), ErrorCode.BLOB_CRC)
     address = DATA[0] + 16 * decoded["offset"] + d.below(16 * decoded["n0"])
     poke = (address, region_bytes(1, 0, 512)[address - DATA[0]] ^ 1 << d.below(8))
     image = build_image(ARCH, d.lines)
@@ -295,32 +326,32 @@ def tokens_end(lines: Sequence[bytes]) -> Outcome:
     return well(len(lines))
 
 
-DAMAGES: tuple[Callable[[Damager], Case], ...] = (
-    flipped_bits,
-    flipped_header,
-    flipped_sealed,
-    flipped_sealed,
-    reserved_bit,
-    random_line,
-    random_image,
-    wrong_length,
-    truncated,
-    extended,
-    wrong_address,
-    moved_regions,
-    moved_regions,
-    any_value,
-    any_value,
-    legal_value,
-    legal_value,
-    legal_value,
-    illegal_value,
-    huge_loop,
-    huge_loop,
-    other_opcode,
-    damaged_blob,
-    shuffled,
-    swapped_tokens,
-    many_tokens,
-)
-"""Every kind of damage, those with the most ways twice or more."""
+DAMAGES: dict[str, Callable[[Damager], Case]] = {
+    "bits": flipped_bits,
+    "header bits, sealed": flipped_header,
+    "instruction bits, sealed": flipped_sealed,
+    "reserved bit": reserved_bit,
+    "random instruction": random_line,
+    "noise": random_image,
+    "length": wrong_length,
+    "truncated": truncated,
+    "extended": extended,
+    "address": wrong_address,
+    "regions": moved_regions,
+    "far regions": far_regions,
+    "any values": any_value,
+    "legal value": legal_value,
+    "illegal value": illegal_value,
+    "huge loop": huge_loop,
+    "opcode": other_opcode,
+    "version": other_version,
+    "blob CRC": wrong_blob_crc,
+    "blob": damaged_blob,
+    "order": shuffled,
+    "tokens": swapped_tokens,
+    "many tokens": many_tokens,
+}
+"""Every kind of damage, by the ``kind`` of its cases."""
+
+DRAWN = (*DAMAGES, "instruction bits, sealed", "regions", "any values", "legal value", "legal value", "huge loop")
+"""What a campaign draws in turn: each kind, and those with the most ways twice or more."""

@@ -23,7 +23,7 @@ from sw.compiler import compile_graph
 from sw.graph import GraphError, IntegerGraph, Node, TensorSpec
 from sw.quant.recipe import Recipe, RecipeError
 from tests.fuzz.file_damage import Chance, damaged_graph, damaged_program, damaged_recipe, damaged_value
-from tests.fuzz.machine_campaign import Progress
+from tests.fuzz.machine_campaign import Progress, empty
 
 S8 = FixedFormat(8, 0)
 RECIPE = b"""weight_bits = 4
@@ -55,6 +55,10 @@ class FileReport:
     grown_megabytes: int = 0
     """Growth of the process over the campaign."""
     failures: list[str] = field(default_factory=list)
+
+    def unexercised(self) -> list[str]:
+        """Kinds of files that were never refused or never accepted; empty after a campaign that is large enough."""
+        return [*empty("refused", self.refused, formats()), *empty("accepted", self.accepted, formats())]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from hw.spec.machine import Memory, Outcome
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
 from tests.fuzz.bounded import BoundedMachine, Run
-from tests.fuzz.damage import Damager
+from tests.fuzz.damage import DAMAGES, Damager
 from tests.fuzz.programs import (
     BASE,
     END,
@@ -30,6 +30,11 @@ from tests.sim.core_bench import ARCH, PROGRAM, REGIONS
 
 Progress = Callable[[int, int], None]
 
+FROM_OUTSIDE = (ErrorCode.WATCHDOG, ErrorCode.ABORTED, ErrorCode.BUS_STUCK)
+"""Errors that no program has of itself: they come from the host or from a broken memory."""
+
+OWN_OUTCOMES = tuple(code.name for code in ErrorCode if code not in FROM_OUTSIDE)
+
 
 @dataclass(kw_only=True)
 class MachineReport:
@@ -47,6 +52,20 @@ class MachineReport:
     kinds: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+
+    def unexercised(self) -> list[str]:
+        """What the campaign is for and did not come to; empty after a campaign that is large enough."""
+        numbers = {name: getattr(self, name) for name in ("determined", "long", "accesses", "good_bytes")}
+        return [
+            *empty("kind", self.kinds, DAMAGES),
+            *empty("outcome", self.outcomes, OWN_OUTCOMES),
+            *empty("number of", numbers, numbers),
+        ]
+
+
+def empty(what: str, counts: Mapping[str, int], wanted: Iterable[str]) -> list[str]:
+    """The wanted counts that are zero, in words."""
+    return [f"{what} {name}" for name in wanted if not counts.get(name)]
 
 
 class WatchedMemory(Memory):
@@ -150,4 +169,4 @@ def consistent(outcome: Outcome, length: int) -> bool:
     return outcome.index == outcome.retired < count
 
 
-__all__ = ["END", "MachineCampaign", "MachineReport", "WatchedMemory", "consistent", "problems_of"]
+__all__ = ["END", "OWN_OUTCOMES", "MachineCampaign", "MachineReport", "WatchedMemory", "consistent", "empty", "problems_of"]

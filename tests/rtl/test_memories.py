@@ -51,7 +51,7 @@ class Script(Agent):
         missed = False
         for tap in range(3 if self._banked else 1):
             access = reads[tap] if tap < len(reads) else None
-            at = access or (0, 0)
+            at = access or next((other for other in reads if other), (0, 0))  # a bank that is named has one address
             if self._banked:
                 ctx.set(self._dut.read.en[tap], access is not None)
                 ctx.set(self._dut.read.bank[tap], at[0])

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from boards.board import board_names, load_board
 from hw.spec.deform import DeformArch
+from hw.spec.records import (
+    DESIGN_CHECKS,
+    PROGRAM_LINKS,
+    Check,
+    DesignRecord,
+    GateRefusal,
+    ProgramRecord,
+    definition_sha256,
+    parameters_sha256,
+)
 from hw.spec.regs import BY_NAME, COUNTERS
 from hw.spec.uart import BridgeIdentity, FrameError, Operation, ReplyHeader, Request, Status, sealed, unsealed
-from sw.runtime import DeviceError
-from sw.runtime.uart import SerialLine, UartDevice, UartTransport
-from tests.e2e.tiny import ARCH, make_tiny
+from sw.runtime import KINDS, Device, DeviceError, Proof, open_device
+from sw.runtime.proof import UnprovenWarning
+from sw.runtime.uart import BAUD, SerialLine, UartDevice, UartTransport, only_port
+from tests.e2e.tiny import ARCH, Tiny, make_tiny
 from tests.runtime.fake_bridge import BLOCK, FakeBridge
 from tests.runtime.fake_core import FakeCore
 
@@ -123,11 +139,10 @@ def test_refusals() -> None:
     assert transport.wait() is False and bridge.slept > 0.05
 
 
-def test_terminal_device() -> None:
-    """A pseudo-terminal with a bridge behind it: the bytes pass raw, in both directions, however the system cuts them."""
+@contextmanager
+def terminal(bridge: FakeBridge) -> Iterator[str]:
+    """Path of a pseudo-terminal with the bridge behind it."""
     host, board = os.openpty()
-    bridge, path = fake(), os.ttyname(board)
-    line = SerialLine(path, 1_000_000)
 
     def serve() -> None:
         buffer = b""
@@ -144,15 +159,106 @@ def test_terminal_device() -> None:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    transport = UartTransport(line, timeout=5.0)
-    data = bytes(range(256)) * 2
-    transport.write_memory(BASE, data)
-    assert transport.read_memory(BASE, 512) == data
-    line.close()
+    yield os.ttyname(board)
     os.close(board)
     thread.join(timeout=10)
-    assert not thread.is_alive()
+    assert not thread.is_alive(), "the port was left open"
     os.close(host)
+
+
+def test_terminal_device() -> None:
+    """The bytes pass raw, in both directions, however the system cuts them."""
+    with terminal(fake()) as path:
+        line = SerialLine(path, 1_000_000)
+        transport = UartTransport(line, timeout=5.0)
+        data = bytes(range(256)) * 2
+        transport.write_memory(BASE, data)
+        assert transport.read_memory(BASE, 512) == data
+        line.close()
+
+
+def design_record() -> DesignRecord:
+    checks = tuple(Check(name=name, compared={"bytes": 1}, mismatches=0, seeds=(1,), seconds=0.1) for name in DESIGN_CHECKS)
+    return DesignRecord(
+        verilog_sha256="a1" * 32,
+        arch_id=ARCH.arch_id,
+        definition_sha256=definition_sha256(),
+        checks=checks,
+        coverage={"LOAD": 1},
+        tools={},
+    )
+
+
+def proof_of(tiny: Tiny) -> Proof:
+    """Records as a proof of the tiny program would leave them; what they hold is not what is tested here."""
+    links = tuple(Check(name=name, compared={"bytes": 1}, mismatches=0, seeds=(1,), seconds=0.1) for name in PROGRAM_LINKS)
+    design = design_record()
+    program = ProgramRecord(
+        program_sha256=tiny.program.digest,
+        parameters_sha256=parameters_sha256(tiny.program),
+        verilog_sha256=design.verilog_sha256,
+        arch_id=ARCH.arch_id,
+        graph_sha256="b2" * 32,
+        images=1,
+        links=links,
+        tools={},
+    )
+    return Proof(design=design, program=program)
+
+
+def run_and_compare(device: Device, tiny: Tiny) -> int:
+    outputs, _ = device.run(tiny.program, tiny.inputs)
+    wanted = tiny.graph(tiny.inputs)
+    assert outputs.keys() == wanted.keys()
+    for name, codes in wanted.items():
+        assert np.array_equal(outputs[name], codes)
+    return sum(codes.size for codes in wanted.values())
+
+
+def test_open_device_runs_the_proven_program_only() -> None:
+    tiny, bridge = make_tiny(2), fake()
+    proof = proof_of(tiny)
+    bridge.core.set_pair("BUILD_ID", proof.design.build_id)
+    other = dataclasses.replace(tiny.program, layers=("other",) * len(tiny.program.layers))
+    with terminal(bridge) as path, open_device("uart", port=path, baud=115_200, proof=proof) as device:
+        assert isinstance(device, UartDevice) and run_and_compare(device, tiny) == 20
+        with pytest.raises(GateRefusal, match="the program is not the one"):
+            device.run(other, tiny.inputs)
+
+
+def test_open_device_refuses_another_core_and_closes_the_port() -> None:
+    """The core's BUILD_ID is not that of the records; ``terminal`` sees that the port is closed."""
+    with terminal(fake()) as path, pytest.raises(GateRefusal, match="build_id"):
+        open_device("uart", port=path, proof=proof_of(make_tiny(2)))
+
+
+def test_open_device_without_records() -> None:
+    """Refused before the port is touched; with the way round it runs and warns."""
+    assert "uart" in KINDS
+    with pytest.raises(GateRefusal, match="'uart' is a board and runs only what is proven"):
+        open_device("uart", port="/dev/no-such-port")
+    with (
+        terminal(fake()) as path,
+        pytest.warns(UnprovenWarning, match="NOT PROVEN"),
+        open_device("uart", port=path, without_proof=True) as device,
+    ):
+        assert run_and_compare(device, make_tiny(2)) == 20
+
+
+def test_the_only_port(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"there is no USB serial port .*is the board connected"):
+        only_port(tmp_path)
+    (tmp_path / "ttyUSB3").touch()
+    (tmp_path / "ttyS0").touch()
+    assert only_port(tmp_path) == str(tmp_path / "ttyUSB3")
+    (tmp_path / "ttyACM0").touch()
+    with pytest.raises(DeviceError, match=r"there are 2 USB serial ports: name the board's as port=, one of .*ttyACM0, .*ttyUSB3"):
+        only_port(tmp_path)
+
+
+def test_every_board_runs_at_the_default_rate() -> None:
+    rates = {load_board(name).baud for name in board_names()}
+    assert rates == {BAUD}
 
 
 def test_ports_that_do_not_open() -> None:

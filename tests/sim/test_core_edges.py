@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -128,6 +130,10 @@ LONG = {
     "planes of a STORE": ENCODE("STORE", region=2, n2=MANY),
     "columns of a DW": ENCODE("DW", mode=2, out_cols=MANY, out_addr=HALF, **SMALL),
     "rows of a DW": ENCODE("DW", mode=2, out_rows=MANY, out_addr=HALF, **SMALL),
+    "columns of a DW's window": ENCODE("DW", mode=2, kernel_w=255, out_addr=HALF, **SMALL),
+    "rows of a DW's window": ENCODE("DW", mode=2, kernel_h=255, out_addr=HALF, **SMALL),
+    "columns of a PW's window": ENCODE("PW", kernel_w=255, out_addr=HALF, **SMALL),
+    "rows of a PW's window": ENCODE("PW", kernel_h=255, out_addr=HALF, **SMALL),
     "words of a PW's input": ENCODE("PW", in_words=MANY // 4, out_addr=HALF, **SMALL),
     "columns of a PW": ENCODE("PW", out_cols=MANY, out_addr=HALF, **SMALL),
     "rows of a PW": ENCODE("PW", out_rows=MANY, out_addr=HALF, **SMALL),
@@ -179,6 +185,69 @@ def test_a_program_lies_on_whole_units(core_build: SimulationBuild, bit: int) ->
             assert bench.run_image(image, **launch).error is ErrorCode.BAD_LENGTH
 
 
+def _one_tap(tap: int, row0_addr: int) -> bytes:
+    """A window of three rows of which only row ``tap`` is inside."""
+    rows = {0: {"row0": 1, "bank0": 1}, 1: {"row0": 0, "bank0": 0}, 2: {"row0": -1, "bank0": 8}}[tap]
+    return ENCODE("DW", **POOL | {"words": 1, "in_rows": 1, "row_pitch": 0} | rows, kernel_h=3, row0_addr=row0_addr, out_addr=HALF)
+
+
+@pytest.mark.parametrize("tap", range(3))
+def test_every_bit_of_a_single_row_address_is_looked_at(core_build: SimulationBuild, tap: int) -> None:
+    endings = Counter[ErrorCode]()
+    with CoreBench(core_build, seed=28, timing=FASTEST) as bench:
+        bench.fill()
+        for bit in range(20):
+            endings[bench.run([_one_tap(tap, 1 << bit)]).error] += 1
+    inside = ARCH.row_words.bit_length() - 1
+    assert endings == {ErrorCode.NONE: inside, ErrorCode.BUFFER_RANGE: 20 - inside}
+
+
+def _with_residue(unit: bytes, residue: int) -> bytes:
+    """The 64 bytes with another CRC, so that the CRC of all of them is ``residue``: linear in the last four bytes."""
+    body, wanted = unit[:60], residue ^ zlib.crc32(unit[:60] + bytes(4))
+    basis = [zlib.crc32(body + (1 << bit).to_bytes(4, "little")) ^ zlib.crc32(body + bytes(4)) for bit in range(32)]
+    rows = [(value, 1 << bit) for bit, value in enumerate(basis)]
+    last = 0
+    for place in reversed(range(32)):
+        pivot = next(row for row in rows if row[0] >> place & 1)
+        rows = [(v ^ pivot[0], w ^ pivot[1]) if v >> place & 1 else (v, w) for v, w in rows if (v, w) != pivot]
+        if wanted >> place & 1:
+            wanted, last = wanted ^ pivot[0], last ^ pivot[1]
+    changed = body + last.to_bytes(4, "little")
+    assert zlib.crc32(changed) == residue
+    return changed
+
+
+def test_every_bit_of_a_crc_is_looked_at(core_build: SimulationBuild) -> None:
+    """Headers, instructions and blobs whose CRC is wrong in one bit of the unit's register."""
+    load, endings = copies(ARCH)[0], Counter[ErrorCode]()
+    with CoreBench(core_build, seed=29, timing=FASTEST) as bench:
+        bench.fill()
+        blob = zlib.crc32(bench.region_bytes(1, 0, 8))
+        good = zlib.crc32(load)
+        for bit in range(32):
+            endings[bench.run([load, _with_residue(load, good ^ 1 << bit)]).error] += 1
+            image = build_image(ARCH, [load])
+            endings[bench.run_image(_with_residue(image[:64], good ^ 1 << bit) + image[64:]).error] += 1
+            endings[bench.run([ENCODE("LOAD", region=1, n0=8, check_crc=1, crc=blob ^ 1 << bit)]).error] += 1
+        assert bench.run([ENCODE("LOAD", region=1, n0=8, check_crc=1, crc=blob)]).error is ErrorCode.NONE
+    assert endings == {ErrorCode.INSTRUCTION_CRC: 32, ErrorCode.HEADER_CRC: 32, ErrorCode.BLOB_CRC: 32}
+
+
+@pytest.mark.parametrize("bit", WATCHDOG_BITS)
+def test_a_drain_has_the_time_of_the_watchdog(core_build: SimulationBuild, bit: int) -> None:
+    """Aborts during the fetch, a check and a transfer on a slow memory: what is on its way may take that long."""
+    slow, aborted = MemoryTiming(read_latency=200, write_latency=200), 0
+    with CoreBench(core_build, seed=30, timing=slow) as bench:
+        for cycles in (100, 215, 470, 700):
+            bench.start(build_image(ARCH, [*copies(ARCH)] * 2), watchdog=(1 << bit) + 1)
+            bench.loop.run(cycles, until_interrupt=False)
+            bench.command("ABORT")
+            assert bench.wait(20_000).error is ErrorCode.ABORTED
+            aborted += 1
+    assert aborted == 4
+
+
 BEFORE = {
     "PW": ENCODE("PW", in_rows=6, in_cols=6, kernel_h=3, kernel_w=3, pad_top=1, pad_left=1, pixel_step=1, row_step=6, kx_step=1,
                  ky_step=6, out_rows=6, out_cols=6, out_pitch=1, in_addr=TOP - 7 + 2, out_addr=HALF, **SMALL),
@@ -211,12 +280,14 @@ def test_a_reset_of_one_cycle_is_enough(core_build: SimulationBuild) -> None:
     states = 0
     for seed in range(1, 65):
         with sim_bench.Loop(core_build, memory_bytes=1 << 16, memory_base=BASE, state_seed=seed, trace_writes=True) as loop:
+            loop.run(1, until_interrupt=False)
             loop.reset(1)
             loop.clear_logs()
             loop.run(60, until_interrupt=False)
             trace, violations = loop.trace(), loop.violations()
             assert not violations.count, violations.first
             assert not len(trace.chip_writes) and not len(trace.memory_writes) and not loop.interrupt
+            assert not len(loop.bus_errors())
             found = {r.name: loop.read_register(r.offset) for r in regs.all_registers(ARCH.regions) if not r.name.startswith(FIXED)}
             assert len(found) > 30 and not any(found.values()), found
             states += 1

@@ -24,8 +24,6 @@ from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, ErrorCode
 from tests.sim.core_bench import ARCH, CoreBench
 
-pytestmark = pytest.mark.slow  # the fault campaign is not brought within make test yet
-
 ENCODE = ARCH.instructions.encode
 FASTEST = MemoryTiming(read_latency=1, write_latency=1)
 PATTERNS = (0x5A3C_96F0, 0xA5C3_690F)

@@ -17,8 +17,6 @@ from hw.sim.mutants import MOST, ORIGINAL, Mutant, choose, family, instrument, p
 from tests.sim.core_bench import ARCH
 from tests.sim.fault_suite import examine, stages
 
-pytestmark = pytest.mark.slow  # the fault campaign is not brought within make test yet
-
 
 class Counter(wiring.Component):
     """Counts steps while enabled, up to a bound; `dead` is looked at by nobody."""

@@ -105,3 +105,55 @@ def test_an_earlier_bus_error_wins_over_a_later_bad_run() -> None:
     image = build_image(ARCH, copy(8, n1=3, stride1=30))  # the second run leaves mapped memory, the third its region
     assert run(image, memory_size=0x1100)[0].error is ErrorCode.AXI_READ
     assert run(image)[0].error is ErrorCode.REGION
+
+
+TOP = 1 << 64
+FAR_BYTES, FAR_WORDS = 0x4000, 8
+FAR = {
+    "below 2**63": (1 << 63) - FAR_BYTES,
+    "across 2**63": (1 << 63) - 0x2000,
+    "from 2**63 on": 1 << 63,
+    "up to 2**64": TOP - FAR_BYTES,
+}
+"""Bases of a memory of FAR_BYTES: program, region 0 at 0x1000, region 1 at 0x2000 (which begins at 2**63 in the second)."""
+
+
+def run_far(base: int, regions: tuple[OpenRegion, OpenRegion], lines: list[bytes]) -> tuple[Outcome, Memory, list[Writes]]:
+    memory, image, log = Memory(FAR_BYTES, base), build_image(ARCH, lines), list[Writes]()
+    memory.bytes[:] = np.random.default_rng(6).integers(0, 256, FAR_BYTES)
+    memory.bytes[: len(image)] = np.frombuffer(image, np.uint8)
+    return DeformMachine(ARCH, seed=1).run(memory, regions, base, len(image), log.append), memory, log
+
+
+@pytest.mark.parametrize("place", FAR)
+def test_addresses_have_64_bits(place: str) -> None:
+    base = FAR[place]
+    regions = (OpenRegion(base=base + 0x1000, size=16 * FAR_WORDS), OpenRegion(base=base + FAR_BYTES - 16 * FAR_WORDS, size=128))
+    outcome, memory, log = run_far(base, regions, copy(FAR_WORDS))
+    assert outcome == Outcome(error=ErrorCode.NONE, index=0, retired=2)
+    np.testing.assert_array_equal(memory.bytes[-128:], memory.bytes[0x1000:0x1080])
+    addresses, data = log[1].sorted("memory")
+    assert addresses.tolist() == [regions[1].base + 16 * word for word in range(FAR_WORDS)]
+    np.testing.assert_array_equal(data.reshape(-1), memory.bytes[-128:])
+
+
+@pytest.mark.parametrize("name", ["LOAD", "STORE"])
+@pytest.mark.parametrize(
+    ("base", "size", "words", "code"),
+    [
+        (TOP - 16, 16, 1, ErrorCode.NONE),  # the last word that there is
+        (TOP - 16, 32, 1, ErrorCode.NONE),  # a region may promise more than there is, as long as nothing goes there
+        (TOP - 16, 32, 2, ErrorCode.REGION),  # addresses do not wrap
+        (TOP - 1, 31, 1, ErrorCode.NONE),  # the low four bits are ignored
+        (TOP - 1, 15, 1, ErrorCode.REGION),
+        (TOP - 32, 1 << 40, 3, ErrorCode.REGION),
+        ((1 << 63) - 16, 32, 2, ErrorCode.AXI_READ),  # not in memory
+        (1 << 63, 32, 2, ErrorCode.AXI_READ),
+    ],
+)
+def test_transfers_at_the_end_of_the_addresses(name: str, base: int, size: int, words: int, code: ErrorCode) -> None:
+    regions = (OpenRegion(base=base, size=size),) * 2
+    outcome, memory, _ = run_far(FAR["up to 2**64"], regions, [INSTRUCTIONS.encode(name, region=0, n0=words)])
+    wanted = ErrorCode.AXI_WRITE if code is ErrorCode.AXI_READ and name == "STORE" else code
+    assert outcome == Outcome(error=wanted, index=0, retired=int(code is ErrorCode.NONE))
+    assert memory.bytes.size == FAR_BYTES

@@ -150,14 +150,14 @@ class RowMemory(wiring.Component):
         return (bank >= ROW_BANKS) | at_least(addr, self._words)
 
     def _address(self, m: Module, bank: _Bank, number: int) -> None:
-        """Give a bank the address of the tap that names it."""
+        """Give a bank the address of a tap that names it: taps of one bank have one address, whether they are enabled or not."""
         read = self.read
-        named = [read.en[tap] & (read.bank[tap] == number) for tap in range(len(read.en))]
+        named = [read.bank[tap] == number for tap in range(len(read.en))]
         addr: Value = read.addr[-1]
         for tap in reversed(range(len(named) - 1)):
             addr = Mux(named[tap], read.addr[tap], addr)
         m.d.comb += [
-            bank.read_en.eq(Cat(named).any()),
+            bank.read_en.eq(Cat(named[tap] & read.en[tap] for tap in range(len(named))).any()),
             bank.read_addr.eq(addr),
             bank.write_en.eq(self.write.en & (self.write.bank == number)),
             bank.write_addr.eq(self.write.addr),

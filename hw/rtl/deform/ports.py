@@ -38,7 +38,7 @@ RowReadPort = wiring.Signature(
         "data": In(data.ArrayLayout(WORD_BITS, 3)),
     }
 )
-"""Three words at once from banks 0..8. Two taps may name one bank only with one address."""
+"""Three words at once from banks 0..8. Two taps may name one bank only with one address, also where they are not enabled."""
 
 RequantisePort = wiring.Signature(
     {

@@ -221,7 +221,8 @@ class OutputWalker(wiring.Component):
     ----------
     init, base : before the first tile: the first tile's first word
     begin : before each tile: walk from pixel 0
-    step, pixel_end, pitch : ``addr`` is used; go to the next word, with ``pixel_end`` to the first word of the next pixel
+    step, pixel_end, pitch : ``addr`` is used; go to the next word, with ``pixel_end`` to the first word of the next pixel. Without
+        ``step``, ``pixel_end`` leaves an address that is not used
     finish, words : after each tile: the next one begins ``words`` words on
     addr : the current word
     """
@@ -250,7 +251,7 @@ class OutputWalker(wiring.Component):
             m.d.sync += tile.eq(tile + self.words)
         with m.If(self.begin):
             m.d.sync += [pixel.eq(tile), addr.eq(tile)]
-        with m.Elif(self.step & self.pixel_end):
+        with m.Elif(self.pixel_end):
             m.d.sync += [pixel.eq(next_pixel), addr.eq(next_pixel)]
         with m.Elif(self.step):
             m.d.sync += addr.eq(addr + 1)

@@ -92,7 +92,8 @@ class DeformMachine(Machine):
             address = self.region_address(i["region"], word, i["n0"])
             data = self._read_chip("fm", np.arange(at, at + i["n0"]))
             self.memory.write(address, data.reshape(-1))
-            self.writes.add("memory", address + LANES * np.arange(i["n0"]), data)
+            # Bus addresses have 64 bits, one more than numpy's default integer.
+            self.writes.add("memory", np.uint64(address) + np.arange(i["n0"], dtype=np.uint64) * np.uint64(LANES), data)
 
     # requantise ---------------------------------------------------------------------------------------------------------
 
