@@ -19,6 +19,10 @@ HEADER_PARTS = {"magic": 0, "container version": 8, "count": 12, "arch_id": 16}
 """First byte of each part of a program's header."""
 
 
+NARROW = 8
+"""Bits of a field of which every forbidden value is tried."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """An image to start: ``length`` and ``address`` are None where they are right."""
@@ -97,10 +101,12 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
 
 
 def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:
-    """(offset, width, value) of values that a field's width holds and the table forbids: next to the range, farthest, and each
-    power of two."""
+    """(offset, width, value) of values that a field's width holds and the table forbids: all of a narrow field; of a wide one those
+    next to the range, the farthest, and each power of two."""
     for field in operation.fields:
         values = {field.low - 1, field.high + 1, field.type_min, field.type_max, *(1 << bit for bit in range(field.width))}
+        if field.width <= NARROW:
+            values = set(range(field.type_min, field.type_max + 1))
         for value in sorted(values):
             if field.type_min <= value <= field.type_max and not field.low <= value <= field.high:
                 yield operation.offsets[field.name], field.width, value

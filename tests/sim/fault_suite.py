@@ -60,6 +60,8 @@ def stages() -> list[Stage]:
         (control.test_cycles_of_instructions_and_programs_equal_the_timing_model, ((20, 10, 1),)),
         *((edges.test_rounding_looks_at_every_bit, (cases,)) for cases in edges.CASES),
         *((edges.test_one_past_the_end_is_an_error, (name,)) for name in edges.BEYOND),
+        *((edges.test_every_legal_bit_of_a_field_is_accepted, (op.name,)) for op in ARCH.instructions.operations),
+        *((edges.test_memory_offsets_do_not_wrap, (name,)) for name in edges.FAR),
         *((edges.test_addresses_wrap_around, (name,)) for name in edges.BEFORE),
         *((edges.test_a_long_watchdog_does_not_expire, (bit,)) for bit in edges.WATCHDOG_BITS),
         *((edges.test_a_short_watchdog_expires_before_the_header, (limit,)) for limit in edges.SHORT),

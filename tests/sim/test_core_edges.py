@@ -122,6 +122,37 @@ def test_one_past_the_end_is_an_error(core_build: SimulationBuild, name: str) ->
         assert bench.run([*copies(ARCH)]).retired == 2
 
 
+@pytest.mark.parametrize("name", [operation.name for operation in ARCH.instructions.operations])
+def test_every_legal_bit_of_a_field_is_accepted(core_build: SimulationBuild, name: str) -> None:
+    """A token that is not there is refused after the fields were looked at, so nothing of the instruction runs."""
+    operation = next(entry for entry in ARCH.instructions.operations if entry.name == name)
+    endings = Counter[ErrorCode]()
+    with CoreBench(core_build, seed=32, timing=FASTEST) as bench:
+        for field in operation.fields:
+            for value in (1 << bit for bit in range(field.width)):
+                if field.low <= value <= field.high and not (name == "DW" and field.name == "mode"):
+                    endings[bench.run([ENCODE(name, wait=1, **KERNEL.get(name, {}) | {field.name: value})]).error] += 1
+    assert set(endings) == {ErrorCode.TOKEN} and endings.total() > 5 * len(operation.fields)
+
+
+KERNEL = {"DW": {"mode": 2}}
+"""Sum pooling, which takes any window."""
+
+FAR = {
+    "runs of a LOAD": ENCODE("LOAD", region=1, offset=16, n1=2, stride1=(1 << 32) - 8),
+    "planes of a LOAD": ENCODE("LOAD", region=1, offset=16, n2=2, stride2=(1 << 32) - 8),
+    "runs of a STORE": ENCODE("STORE", region=2, offset=16, n1=2, stride1=(1 << 32) - 8),
+    "planes of a STORE": ENCODE("STORE", region=2, offset=16, n2=2, stride2=(1 << 32) - 8),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_memory_offsets_do_not_wrap(core_build: SimulationBuild, name: str) -> None:
+    with CoreBench(core_build, seed=31, timing=FASTEST) as bench:
+        bench.fill()
+        assert bench.run([FAR[name]]).error is ErrorCode.REGION
+
+
 MANY = (1 << 15) + 3
 LONG = {
     "runs of a LOAD": ENCODE("LOAD", region=1, n1=MANY, stride1=0),
