@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "faults.jsonl", help="goes on where this file ends")
     parser.add_argument("--verilog", type=Path, help="a Verilog file in place of the generated one")
     parser.add_argument("--prove", action="store_true", help="try to prove survivors equal (formal extra)")
-    parser.add_argument("--least", type=float, default=85.0, help="percent that must be killed or proven equal")
+    parser.add_argument("--least", type=float, default=95.0, help="percent that must be killed or proven equal")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -105,6 +105,7 @@ MISTAKES = {
     "a graph is no program": (("list", "@tiny.graph"), "is not a Bitloom program file"),
     "a program is no graph": (("check", "@tiny.program"), "is not a usable integer graph"),
     "unknown device": (("run", "@tiny.program", "--inputs", "@inputs.npy", "--device", "abacus"), "must be one of interpreter, sim"),
+    "port of no line": (("run", "@tiny.program", "--inputs", "@inputs.npy", "--port", "ttyUSB0"), "--device must be uart where --port"),
     "inputs that are none": (("run", "@tiny.program", "--inputs", "@models.py"), "is not a .npy or .npz file"),
     "unknown architecture parameter": (("compile", "@tiny.graph", "-o", "@x", "--arch", "@bad.toml"), "no parameter ['rowz']"),
     "no factory": (("check", "@models.py:missing"), "has no 'missing'; it has"),

@@ -12,12 +12,12 @@ from unittest import mock
 
 from amaranth.asserts import AnySeq
 from amaranth.hdl import Array, Assume, C, Cat, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
 from hw.rtl.common.axi import BURST_INCR, CACHE_NORMAL, SIZE_WORD
-from hw.rtl.common.bursts import Burst, window_members
-from hw.rtl.common.interfaces import DATA_BITS, Run
+from hw.rtl.common.bursts import Burst, BurstSplitter
+from hw.rtl.common.interfaces import DATA_BITS
 from hw.rtl.common.write import ALL_BYTES
 from hw.rtl.formal import Harness
 from hw.spec.arch import Arch
@@ -32,17 +32,7 @@ class FreeBursts(wiring.Component):
 
     def __init__(self, arch: Arch) -> None:
         self._managers = arch.managers
-        super().__init__(
-            {
-                "request": In(stream.Signature(Run)),
-                "burst": Out(stream.Signature(Burst)),
-                **window_members(arch),
-                "clear": In(1),
-                "cancel": In(1),
-                "refused": Out(1),
-                "busy": Out(1),
-            }
-        )
+        super().__init__(BurstSplitter(arch).signature)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

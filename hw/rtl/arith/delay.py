@@ -21,6 +21,15 @@ def delayed(m: Module, value: Value, cycles: int, name: str, *, reset_less: bool
     return taps
 
 
+def later(m: Module, value: Any, cycles: int, *, reset_less: bool = False) -> Any:
+    """A signal or structure ``cycles`` registers later, of the same shape; zero after reset if not ``reset_less``."""
+    for _ in range(cycles):
+        register = Signal(value.shape(), reset_less=reset_less)
+        m.d.sync += register.eq(value)
+        value = register
+    return value
+
+
 def data_register(m: Module, output: Any) -> Any:
     """A register without reset that drives ``output``, a port of any shape; to be assigned in its place."""
     shown = output if isinstance(output, Signal) else Value.cast(output)

@@ -12,11 +12,11 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import data_register
+from hw.rtl.arith.delay import data_register, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS, EngineCommand
 from hw.rtl.deform.dw_address import AddressGenerator, OffsetFetch, TapRow
-from hw.rtl.deform.dw_control import Loop, ParameterLoader, Step, TapSequencer, delayed
+from hw.rtl.deform.dw_control import Loop, ParameterLoader, Step, TapSequencer
 from hw.rtl.deform.dw_lanes import Lane, LaneArray, WeightStore
 from hw.rtl.deform.ports import ReadPort, RequantisePort, RowReadPort, WritePort
 from hw.spec.deform import DeformArch
@@ -81,7 +81,7 @@ class DwEngine(wiring.Component):
         with m.Elif(writer.finished):
             m.d.sync += busy.eq(0)
         results = self._lanes(m, loader, addresses)
-        m.d.comb += writer.i_step.eq(delayed(m, results, REQUANTISE))
+        m.d.comb += writer.i_step.eq(later(m, results, REQUANTISE))
         self._requantise(m, loader, busy)
         return m
 
@@ -90,10 +90,10 @@ class DwEngine(wiring.Component):
         fields = view(DW, self.command.instruction)
         m.submodules.weights = weights = WeightStore()
         m.submodules.lanes = lanes = LaneArray()
-        reading = delayed(m, addresses.o_step, timing.ROW_READ - weights.delay)
-        arrived = delayed(m, reading, weights.delay)
-        summed = delayed(m, arrived, lanes.delay - 1)
-        ready = delayed(m, summed, 1)
+        reading = later(m, addresses.o_step, timing.ROW_READ - weights.delay)
+        arrived = later(m, reading, weights.delay)
+        summed = later(m, arrived, lanes.delay - 1)
+        ready = later(m, summed, 1)
         m.d.comb += [
             loader.released.eq(arrived.word_last),
             weights.write.eq(loader.write),
@@ -104,7 +104,7 @@ class DwEngine(wiring.Component):
             lanes.mode.maximum.eq(fields.mode == DW_MAX),
             lanes.mode.unit_weights.eq(fields.mode == DW_SUM),
             lanes.words.eq(self.row.data),
-            lanes.enabled.eq(delayed(m, self.row.en, timing.ROW_READ, reset_less=True)),
+            lanes.enabled.eq(later(m, self.row.en, timing.ROW_READ, reset_less=True)),
             lanes.weights.eq(weights.weights),
             lanes.first.eq(summed.pixel_first),
             lanes.valid.eq(summed.valid),

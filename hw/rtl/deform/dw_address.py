@@ -18,10 +18,10 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import data_register
+from hw.rtl.arith.delay import data_register, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
-from hw.rtl.deform.dw_control import Step, delayed
+from hw.rtl.deform.dw_control import Step
 from hw.rtl.deform.dw_walk import BankWalker, Walk, Walker, walk
 from hw.rtl.deform.ports import ReadPort, RowReadPort
 from hw.spec.deform import ROW_BANKS
@@ -69,7 +69,7 @@ class OffsetFetch(wiring.Component):
             m.d.sync += following.eq(addr + fields.offset_pitch)
 
         code = self.fm.data[:8].as_signed()
-        with m.If(delayed(m, self.step, self.delay - 1, reset_less=True).pixel_first):
+        with m.If(later(m, self.step, self.delay - 1, reset_less=True).pixel_first):
             m.d.sync += offset.eq(1)
             with m.If(deform):
                 saturated = Mux(code > OFFSET_MAX, OFFSET_MAX, Mux(code < OFFSET_MIN, OFFSET_MIN, code))
@@ -230,16 +230,16 @@ class AddressGenerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.fm), offsets.fm)
         m.d.comb += [offsets.instruction.eq(self.instruction), offsets.step.eq(self.step)]
 
-        ahead = delayed(m, self.step, offsets.delay - 2)
-        before = delayed(m, ahead, 1)  # stage S - 1: sets the walks of stage S, which are encoded a cycle earlier
-        centre = delayed(m, before, 1)
-        base_step = delayed(m, centre, 2)
-        m.d.comb += self.o_step.eq(delayed(m, base_step, 1))
+        ahead = later(m, self.step, offsets.delay - 2)
+        before = later(m, ahead, 1)  # stage S - 1: sets the walks of stage S, which are encoded a cycle earlier
+        centre = later(m, before, 1)
+        base_step = later(m, centre, 2)
+        m.d.comb += self.o_step.eq(later(m, base_step, 1))
         bank, number, base = self._rows(m, fields, ahead)
         m.submodules.column = column = TapColumn()
         m.d.comb += [
             column.instruction.eq(self.instruction),
-            column.walk.eq(delayed(m, column_walk(m, ahead), 1, reset_less=True)),
+            column.walk.eq(later(m, column_walk(m, ahead), 1, reset_less=True)),
             column.offset.eq(offsets.offset),
             column.column.eq(centre.column),
         ]
@@ -267,8 +267,8 @@ class AddressGenerator(wiring.Component):
         word_base, turn = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS)
         m.d.comb += turn.eq(Mux(bank.wrapped, fields.row_pitch, 0))
         begins = walk(m, ahead.word_first, ahead.row_first, ahead.pixel_first, ahead.group_first)
-        row_walk = delayed(m, begins, 1, reset_less=True)
-        base_walk = delayed(m, row_walk, 1, reset_less=True)
+        row_walk = later(m, begins, 1, reset_less=True)
+        base_walk = later(m, row_walk, 1, reset_less=True)
         with m.If(self.start):
             m.d.sync += word_base.eq(fields.row0_addr)
         with m.Elif(base_walk == Walk.RESTART):

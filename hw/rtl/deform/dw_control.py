@@ -5,13 +5,11 @@ of the window, group of three window rows, output column, output row, channel wo
 components of this file: the loader fills a free slot, the sequencer issues a channel word when its slot is full.
 """
 
-from typing import Any
-
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import data_register
+from hw.rtl.arith.delay import data_register, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.ports import ReadPort
@@ -222,13 +220,5 @@ class ParameterLoader(wiring.Component):
             for tap in range(WEIGHT_WORDS):
                 with m.If(index == tap):
                     m.d.comb += [target.weight_rows.eq(1 << tap // 3), target.column.eq(tap % 3)]
-        m.d.comb += self.write.eq(delayed(m, target, self.delay, reset_less=True))
+        m.d.comb += self.write.eq(later(m, target, self.delay, reset_less=True))
 
-
-def delayed(m: Module, value: Any, cycles: int, *, reset_less: bool = False) -> Any:
-    """A signal or structure ``cycles`` registers later; zero after reset if not ``reset_less``."""
-    for _ in range(cycles):
-        register = Signal(value.shape(), reset_less=reset_less)
-        m.d.sync += register.eq(value)
-        value = register
-    return value
