@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
+from cocotb_tools.config import libs_dir
 from cocotb_tools.runner import Verilator, get_results
 
 from hw.rtl.emit import EmittedVerilog
@@ -53,8 +55,9 @@ def run_bench(emitted: EmittedVerilog, module: str, folder: Path, parameters: di
 
 def _build(emitted: EmittedVerilog) -> Path:
     root = verilator_root()
-    key = hashlib.sha256(json.dumps([emitted.sha256, _FLAGS, verilator_version()]).encode()).hexdigest()[:32]
-    folder = cache_root() / "cocotb" / key
+    # The simulator is linked to cocotb's libraries by their path, so each environment has one of its own.
+    parts = [emitted.sha256, _FLAGS, verilator_version(), version("cocotb"), str(libs_dir)]
+    folder = cache_root() / "cocotb" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def make(target: Path) -> None:
         source, control = target / "design.v", target / "ports.vlt"
