@@ -140,27 +140,42 @@ def _geometry(name: str, stride: int, padding: int) -> None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv2d:
-    """K x K convolution over all input channels. ``weight`` (OC, IC, KH, KW); zero padding; x (N, IC, H, W)."""
+    """K x K convolution in ``groups`` groups of channels. ``weight`` (OC, IC / groups, KH, KW); zero padding; x (N, IC, H, W).
+
+    Group g maps input channels g * IC / groups to output channels g * OC / groups, each with as many channels; OC must be a
+    multiple of groups.
+    """
 
     op: ClassVar[str] = "conv2d"
     weight: np.ndarray
     requant: Requant
     stride: int = 1
     padding: int = 0
+    groups: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", _codes(self.op, self.weight, 4))
         _geometry(self.op, self.stride, self.padding)
+        if self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise ValueError(f"conv2d groups must divide the {self.weight.shape[0]} output channels, not {self.groups}")
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.weight.shape[1]) * self.groups
 
     def accumulate(self, x: np.ndarray) -> np.ndarray:
         """The accumulators (N, OC, OH, OW) before bias and requantisation."""
-        oc, ic, kh, kw = self.weight.shape
-        if x.shape[1] != ic:
-            raise ValueError(f"conv2d expects {ic} input channels, not {x.shape[1]}")
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"conv2d expects {self.in_channels} input channels, not {x.shape[1]}")
+        parts = zip(np.split(x, self.groups, axis=1), np.split(self.weight, self.groups), strict=True)
+        return np.concatenate([self._group(part, weight) for part, weight in parts], axis=1)
+
+    def _group(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        oc, ic, kh, kw = weight.shape
         patches = _patches(x, (kh, kw), self.stride, self.padding)
         n, _, oh, ow = patches.shape[:4]
         columns = patches.transpose(0, 2, 3, 1, 4, 5).reshape(n * oh * ow, ic * kh * kw)
-        return _exact_matmul(columns, self.weight.reshape(oc, -1).T).reshape(n, oh, ow, oc).transpose(0, 3, 1, 2)
+        return _exact_matmul(columns, weight.reshape(oc, -1).T).reshape(n, oh, ow, oc).transpose(0, 3, 1, 2)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.requant(self.accumulate(x))
@@ -343,6 +358,97 @@ class Add:
         return np.clip(a + b, self.lo, self.hi)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scale:
+    """Per-channel multiply-add: a BatchNorm as a layer of its own. ``weight`` (C,), 8-bit codes; x (N, C, H, W)."""
+
+    op: ClassVar[str] = "scale"
+    weight: np.ndarray
+    requant: Requant
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", _codes(self.op, self.weight, 1))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if x.shape[1] != self.weight.shape[0]:
+            raise ValueError(f"scale expects {self.weight.shape[0]} channels, not {x.shape[1]}")
+        return self.requant(x * self.weight[:, None, None])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table:
+    """A function of one code by a table of all its values: sigmoid, tanh, SiLU, leaky ReLU and the like. x (N, C, H, W).
+
+    ``values`` (256,) are output codes in -128..255, indexed by the input code's low byte: codes 0..255 of an unsigned input
+    in order; of a signed one 0..127, then -128..-1.
+    """
+
+    op: ClassVar[str] = "table"
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.int64)
+        if values.shape != (256,):
+            raise ValueError(f"table values must be 256, one per byte, not shape {values.shape}")
+        if values.min() < -128 or values.max() > 255:
+            raise ValueError(f"table values must be in -128..255, not {values.min()}..{values.max()}")
+        object.__setattr__(self, "values", values)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if x.size and (x.min() < -128 or x.max() > 255):
+            raise ValueError(f"table expects codes of at most 8 bits, not {x.min()}..{x.max()}")
+        return self.values[x & 0xFF]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Clip:
+    """Codes limited to lo..hi: a ReLU or ReLU6 that no layer before it can take. x (N, C, H, W)."""
+
+    op: ClassVar[str] = "clip"
+    lo: int
+    hi: int
+
+    def __post_init__(self) -> None:
+        if not -256 <= self.lo <= self.hi <= 255:
+            raise ValueError(f"clip range must lie in -256..255, not {self.lo}..{self.hi}")
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.clip(x, self.lo, self.hi)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat:
+    """Channels of two or more tensors of one format behind each other. xs (N, C_i, H, W) to (N, sum of C_i, H, W)."""
+
+    op: ClassVar[str] = "concat"
+
+    def __call__(self, *xs: np.ndarray) -> np.ndarray:
+        if len(xs) < 2 or len({(x.shape[0], *x.shape[2:]) for x in xs}) != 1:
+            raise ValueError(f"concat needs two or more tensors of one height and width, not {[x.shape for x in xs]}")
+        return np.concatenate(xs, axis=1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shuffle:
+    """Channel shuffle: of C = groups * k channels, output channel i * groups + g is input channel g * k + i. x (N, C, H, W)."""
+
+    op: ClassVar[str] = "shuffle"
+    groups: int
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"shuffle groups must be at least 1, not {self.groups}")
+
+    def order(self, channels: int) -> np.ndarray:
+        """The input channel of each output channel."""
+        if channels % self.groups:
+            raise ValueError(f"shuffle in {self.groups} groups does not divide {channels} channels")
+        return np.arange(channels).reshape(self.groups, -1).T.reshape(-1)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x[:, self.order(x.shape[1])]
+
+
 @dataclass(frozen=True, eq=False)
 class Upsample2x:
     """Nearest-neighbour upsampling by two. x (N, C, H, W) to (N, C, 2H, 2W)."""
@@ -371,6 +477,11 @@ OPERATIONS: dict[str, Any] = {
         ShuffleJoin,
         Add,
         Upsample2x,
+        Scale,
+        Table,
+        Clip,
+        Concat,
+        Shuffle,
     )
 }
 """Operation name to class: what an integer graph may contain."""
