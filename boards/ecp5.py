@@ -78,13 +78,17 @@ def tool_versions() -> dict[str, str]:
 
 
 def synthesis_script(board: Board, sources: Sequence[str]) -> str:
-    """Yosys' commands. Hidden names keep abc9, which maps faster logic than abc, from crashing on these designs."""
+    """Yosys' commands. Hidden names keep abc9, which maps faster logic than abc, from crashing on these designs.
+
+    No wide multiplexers (PFUMX, L6MUX21): they tie up to eight lookup tables to one place, and routing the core's crossbars to
+    them did not converge. Without them the core is no larger and routes.
+    """
     return "\n".join([
         *(f"read_verilog {source}" for source in sources),
         f"hierarchy -top {board.top}",
         "flatten",
         "rename -hide w:*",
-        f"synth_ecp5 -top {board.top} -run begin:check",
+        f"synth_ecp5 -nowidelut -top {board.top} -run begin:check",
         "hierarchy -check",
         "stat",
         "check -noinit -assert",
