@@ -78,7 +78,7 @@ def run_tiny(line: SimulatedLine, arch: DeformArch, images: int, timeout: float)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Digits:
-    """A network that was trained for two epochs, and codes (N, 1, 8, 8) and labels of held-out digits."""
+    """A network that was trained for eight epochs, and codes (N, 1, 8, 8) and labels of held-out digits."""
 
     graph: IntegerGraph
     codes: np.ndarray
@@ -88,7 +88,7 @@ class Digits:
 @pytest.fixture(scope="module")
 def digits() -> Digits:
     data = load_digits()
-    config = TrainConfig(float_epochs=1, fixed_epochs=1, calibration_images=128)
+    config = TrainConfig(float_epochs=6, fixed_epochs=2, calibration_images=128)
     trained = Trainer(DigitsNet, data, Recipe(input_format=INPUT_FORMAT), config).run()
     assert trained is not None
     graph = export(trained.model, data.test_images)
@@ -96,12 +96,12 @@ def digits() -> Digits:
 
 
 def classify(line: SimulatedLine, arch: DeformArch, digits: Digits, images: int, timeout: float) -> int:
-    """Classifies the first images over the line; returns the number of scores compared. Better than guessing, or nothing was learnt."""
+    """Classifies the first images over the line; returns the number of scores compared. Most are right, or nothing was learnt."""
     (name,) = digits.graph.inputs
     outputs, compared = run_over(line, arch, digits.graph, {name: digits.codes[:images]}, timeout)
     classes = outputs[digits.graph.outputs[0]].reshape(images, 10).argmax(axis=1)
     wanted = digits.graph({name: digits.codes[:images]})[digits.graph.outputs[0]].reshape(images, 10).argmax(axis=1)
-    assert np.array_equal(classes, wanted) and (classes == digits.labels[:images]).mean() > 0.2
+    assert np.array_equal(classes, wanted) and (classes == digits.labels[:images]).mean() > 0.6
     return compared
 
 
