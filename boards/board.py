@@ -11,11 +11,16 @@ from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.cells.mac2_narrow import Mac2NarrowCell
 from hw.rtl.common.axi_ram import RamParameters
 from hw.rtl.common.uart import UartTiming
+from hw.rtl.deform.memories import RowMemory
+from hw.rtl.deform.row_copies import RowCopies
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
 
 CELLS: dict[str, type[Mac2Cell]] = {"wide": Mac2Cell, "narrow": Mac2NarrowCell}
 """Multiplier cells by name; all compute the same."""
+
+ROW_MEMORIES: dict[str, type[RowMemory]] = {"banks": RowMemory, "copies": RowCopies}
+"""Row memories by name; all compute the same."""
 
 VCO_MHZ = (400.0, 800.0)
 _PULLS = ("none", "up", "down")
@@ -78,7 +83,8 @@ class Board:
     """A board with an ECP5.
 
     Members: ``device``, ``package`` and ``speed`` as nextpnr names them; ``top``, the wrapper's module; ``clock_port`` of
-    ``input_hz``; ``pll`` or None; ``baud``; ``ram``, the window of the memory on chip; ``cell``, the multiplier cell; ``ports``.
+    ``input_hz``; ``pll`` or None; ``baud``; ``ram``, the window of the memory on chip; ``cell``, the multiplier cell;
+    ``row_memory``; ``ports``.
     """
 
     name: str
@@ -94,11 +100,13 @@ class Board:
     baud: int
     ram: RamParameters
     cell: str
+    row_memory: str
     ports: tuple[Port, ...]
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise BoardError(f"core.cell must be one of {sorted(CELLS)}, not {self.cell!r}")
+        for entry, known in (("cell", CELLS), ("row_memory", ROW_MEMORIES)):
+            if getattr(self, entry) not in known:
+                raise BoardError(f"core.{entry} must be one of {sorted(known)}, not {getattr(self, entry)!r}")
         if self.clock_port not in [port.name for port in self.ports]:
             raise BoardError(f"clock.port must be one of the ports, not {self.clock_port!r}")
         sites = [site for port in self.ports for site in port.sites]
@@ -118,6 +126,10 @@ class Board:
     @property
     def cell_class(self) -> type[Mac2Cell]:
         return CELLS[self.cell]
+
+    @property
+    def row_memory_class(self) -> type[RowMemory]:
+        return ROW_MEMORIES[self.row_memory]
 
 
 def board_names() -> list[str]:
@@ -153,6 +165,7 @@ def parse_board(data: Mapping[str, Any], where: str = "board") -> Board:
             baud=data["serial"]["baud"],
             ram=RamParameters(base=data["memory"]["base"], size=data["memory"]["bytes"]),
             cell=data["core"]["cell"],
+            row_memory=data["core"]["row_memory"],
             ports=tuple(Port(name=key, **value) for key, value in data["ports"].items()),
         )
     except KeyError as error:

