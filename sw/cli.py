@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,6 +138,58 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
+@app.command()
+@reported
+def train(
+    model: Annotated[str, typer.Argument(help="The model, FILE.py:NAME: a class or function that makes it.")],
+    data: Annotated[str, typer.Option(help="FILE.py:NAME, a function that returns (training batches, held-out batches).")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; one that holds an unfinished run is continued.")],
+    recipe: Annotated[Path | None, typer.Option(help="How the model is quantised: a TOML file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The trainer's configuration: a TOML file.")] = None,
+    loss: Annotated[str | None, typer.Option(help="FILE.py:NAME, a function of outputs and targets; else cross entropy.")] = None,
+    metric: Annotated[str | None, typer.Option(help="FILE.py:NAME, a held-out score of outputs and targets; else accuracy.")] = None,
+    float_epochs: Annotated[int | None, typer.Option(help="Epochs in float; before anything of --config.")] = None,
+    fixed_epochs: Annotated[int | None, typer.Option(help="Epochs in fixed point.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.")] = None,
+) -> Result:
+    """Train a model in float and then in fixed point, on data of your own; interrupted runs go on where they stopped."""
+    from sw.flow.train import Sources, load_config, train_run
+
+    given = {"float_epochs": float_epochs, "fixed_epochs": fixed_epochs, "seed": seed}
+    text = "" if recipe is None else recipe.read_text(encoding="utf-8")
+    sources = Sources(model=model, data=data, recipe=text, config=load_config(config, given), loss=loss, metric=metric)
+    with _progress() as advance:
+        result = train_run(
+            sources, out, lambda p: advance(f"training, {p.phase}", p.epoch, p.epochs, f", held-out score {p.accuracy:.1%}")
+        )
+    console.print(
+        f"{escape(str(out))}: held-out score {result['float_accuracy']:.2%} in float, {result['fixed_accuracy']:.2%} in fixed point",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result
+
+
+@app.command()
+@reported
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="The folder of a finished training.", metavar="RUN")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The integer graph's file.")],
+    inputs: Annotated[Path | None, typer.Option(help="Also write held-out inputs as integer codes: a .npy file.")] = None,
+    images: Annotated[int, typer.Option(help="How many inputs.", min=1)] = 64,
+) -> Result:
+    """Write the integer graph of a trained model: one file, all that the later steps need."""
+    from sw.flow.train import export_run
+
+    result = export_run(run_folder, output, inputs, images)
+    console.print(
+        f"{escape(str(output))}: {result['layers']} layers, {result['macs']:,} multiply-accumulates per input",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result
+
+
 @app.command("compile")
 @reported
 def compile_(
@@ -167,17 +220,24 @@ def verify(
     images: Annotated[int | None, typer.Option(help="Compare only the first so many images.")] = None,
     tensors: Annotated[bool, typer.Option(help="Show whether the compared tensors are alive.")] = False,
     record: Annotated[Path | None, typer.Option(help="Write the program record, which boards need, if all is equal.")] = None,
+    interpreter_only: Annotated[
+        bool, typer.Option("--interpreter-only", help="Leave the Verilog out: seconds, and no simulator is needed.")
+    ] = False,
 ) -> Result:
     """Compare graph, interpreter and simulated Verilog: every output, every byte that every instruction writes, every cycle."""
     from sw.flow.commands import verify_files
     from sw.flow.gate import verify_and_record
     from sw.flow.show import show_report
 
+    if record is not None and interpreter_only:
+        raise ValueError("a program record says that the Verilog computes the same: leave out --interpreter-only or --record")
     with _progress() as progress:
         if record is not None:
             report = verify_and_record(graph, program, inputs, record, rtl=rtl, images=images, progress=progress)
         else:
-            report = verify_files(graph, program, inputs, rtl=rtl, images=images, progress=progress)
+            report = verify_files(
+                graph, program, inputs, rtl=rtl, images=images, interpreter_only=interpreter_only, progress=progress
+            )
     show_report(console, report, tensors=tensors)
     return report.to_dict()
 
@@ -340,7 +400,8 @@ def digits(
 
 
 def main() -> None:
-    """Entry point; Ctrl-C ends without a traceback."""
+    """Entry point; Ctrl-C ends without a traceback, and so does SIGTERM: both stop the tools that run."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from hw.spec.fixed import FixedFormat, Rounding
 from hw.spec.ops import OPERATIONS, Requant
 from hw.spec.program import write_atomically
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 MAX_GRAPH_BYTES = 1 << 28
 """Most bytes of a graph file's unpacked contents: a small file cannot fill a host's memory."""

@@ -17,6 +17,7 @@ from hw.sim.records import NEVER
 from hw.spec import regs
 from hw.spec.arch import WORD_BYTES
 from hw.spec.deform import DeformArch
+from hw.spec.deform.instructions import SPACES
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
 from hw.spec.program import build_image
@@ -28,7 +29,7 @@ BASE = 0x1_0000_4000
 PROGRAM, PROGRAM_BYTES = BASE, 0x2000
 DATA_BYTES = RESULT_BYTES = 0x2000
 LEAST_DIRT_BYTES = 0x8000
-DIRT_OFFSETS = (0, 100, 700, 1000)
+DIRT_OFFSETS = {"fm": 0, "row": 100, "wgt": 700, "par": 1000, "tbl": 300}
 """First word of region 0 that goes to each on-chip memory: different ones, so that no memory holds another's contents."""
 
 RECORD_BYTES = 8
@@ -46,7 +47,7 @@ class CoreMismatch(Exception):
 
 def bench_regions(arch: DeformArch) -> tuple[OpenRegion, OpenRegion, OpenRegion]:
     """Contents for all on-chip memories, inputs, outputs; further regions stay closed."""
-    words = max(arch.space_units().values()) + max(DIRT_OFFSETS)
+    words = max(arch.space_units().values()) + max(DIRT_OFFSETS.values())
     dirt = max(LEAST_DIRT_BYTES, -(-words * WORD_BYTES // 4096) * 4096)
     sizes, at, regions = (dirt, DATA_BYTES, RESULT_BYTES), BASE + PROGRAM_BYTES, []
     for size in sizes:
@@ -58,7 +59,8 @@ def bench_regions(arch: DeformArch) -> tuple[OpenRegion, OpenRegion, OpenRegion]
 def dirt_program(arch: DeformArch) -> list[bytes]:
     """Fills every on-chip memory from region 0, so that core and machine hold the same."""
     encode, units, program = arch.instructions.encode, arch.space_units(), []
-    for space, (name, offset) in enumerate(zip(units, DIRT_OFFSETS, strict=True)):
+    for space, name in enumerate(SPACES):
+        offset = DIRT_OFFSETS[name]
         rows = {"n2": 9, "stride2": arch.row_words} if name == "row" else {}
         for start, count in _chunks(arch.row_words if rows else units[name]):
             program.append(encode("LOAD", space=space, n0=count, chip_addr=start, offset=offset + start, **rows))
@@ -68,11 +70,12 @@ def dirt_program(arch: DeformArch) -> list[bytes]:
 def bench_memory(arch: DeformArch, seed: int) -> np.ndarray:
     """Random bytes for the whole memory, with requantise records in the place from which the parameter memory is filled.
 
-    Records of random bytes would drive nearly every output to a clip, where a wrong sum or rounding does not show.
+    Records of random bytes would drive nearly every output to a clip, where a wrong sum or rounding does not show. Tables stay
+    random: two entries rarely are alike, so that a wrong index or table shows.
     """
     rng, regions = np.random.default_rng(seed), bench_regions(arch)
     memory = rng.integers(0, 256, regions[-1].base + regions[-1].size - BASE, np.uint8)
-    start = regions[0].base - BASE + WORD_BYTES * DIRT_OFFSETS[-1]
+    start = regions[0].base - BASE + WORD_BYTES * DIRT_OFFSETS["par"]
     records = _records(rng, arch.parameter_words * WORD_BYTES // RECORD_BYTES)
     memory[start : start + records.size] = records.reshape(-1)
     return memory

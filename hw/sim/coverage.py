@@ -6,6 +6,7 @@ a size has a bin for 1 and one for more. Crosses, derived properties and the res
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from hw.sim.records import CHANNELS
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM
+from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, MERGE_ADD, MERGE_NONE, MERGE_ZIP, SPACES, WINDOW_MAX
 from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction
 from hw.spec.machine import Writes
 from hw.spec.program import HEADER_BYTES
@@ -26,6 +27,7 @@ FEW_VALUES = 9
 CROSSES = (
     ("LOAD", "space", "check_crc"),
     ("PW", "wide_weights", "merge"),
+    ("PW", "merge", "merge_unsigned"),
     ("PW", "wide_weights", "in_unsigned"),
     ("PW", "in_unsigned", "rounding"),
     ("DW", "mode", "in_unsigned"),
@@ -37,7 +39,8 @@ CROSSES = (
 REQUANTISING = ("PW", "DW")
 BETWEEN = "bytes between the clips"
 LEAST_INSIDE = 1000
-"""Bytes between the clips that each rounding of each operation must have written: at a clip no wrong sum or rounding shows."""
+"""Bytes between the clips that each rounding of each operation, and each kind of addition, must have written: at a clip no wrong sum
+or rounding shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,28 @@ def _both(
     name: str, holds: Callable[[DeformArch, Instruction], bool], possible: Callable[[DeformArch], bool]
 ) -> list[Property]:
     return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
+
+
+def _has_tables(arch: DeformArch) -> bool:
+    return arch.tables > 0
+
+
+def _window(rows: int, cols: int) -> Property:
+    """A convolution with that window."""
+    return Property(
+        operation="DW",
+        name=f"convolution, window of {rows} x {cols}",
+        holds=lambda arch, i: i["mode"] == DW_CONV and (i["kernel_h"], i["kernel_w"]) == (rows, cols),
+    )
+
+
+def _merged_table(merge: int) -> Property:
+    return Property(
+        operation="PW",
+        name=f"through a table, merge={merge}",
+        holds=lambda arch, i: i["table"] > 0 and i["merge"] == merge,
+        possible=_has_tables,
+    )
 
 
 PROPERTIES = (
@@ -90,7 +115,13 @@ PROPERTIES = (
         name="window of more than three rows",
         holds=lambda arch, i: i["kernel_h"] > 3 and i["mode"] not in (DW_CONV, DW_DEFORM),
     ),
-)
+    *(_window(rows, cols) for rows in range(1, WINDOW_MAX + 1) for cols in range(1, WINDOW_MAX + 1)),
+    *(_merged_table(merge) for merge in (MERGE_NONE, MERGE_ZIP, MERGE_ADD)),
+    Property(
+        operation="DW", name="deformable, through a table", possible=_has_tables,
+        holds=lambda arch, i: i["mode"] == DW_DEFORM and i["table"] > 0,
+    ),
+)  # fmt: skip
 
 
 class Coverage:
@@ -133,8 +164,11 @@ class Coverage:
         for entry in PROPERTIES:
             if entry.operation == name and entry.holds(self.arch, instruction):
                 yield f"{name}: {entry.name}"
-        if name in REQUANTISING and not instruction.values.get("merge", 0):
+        merge = instruction.values.get("merge", MERGE_NONE)
+        if name in REQUANTISING and merge == MERGE_NONE and not instruction["table"]:
             yield _between(name, instruction["rounding"])
+        if merge == MERGE_ADD:
+            yield _sums(instruction["merge_unsigned"])
 
     def _hit(self, hits: Mapping[str, int]) -> None:
         for name, count in hits.items():
@@ -148,26 +182,34 @@ def _required(arch: DeformArch) -> Iterator[str]:
         yield operation.name
         for field in operation.fields:
             if _is_binned(field):
-                yield from (f"{operation.name}.{field.name}={label}" for label in _labels(field))
+                yield from (f"{operation.name}.{field.name}={label}" for label in _labels(arch, field))
     for name, one, other in CROSSES:
         fields = {f.name: f for f in arch.instructions.operation(name).fields}
-        yield from (_cross(name, one, a, other, b) for a in _values(fields[one]) for b in _values(fields[other]))
+        pairs = itertools.product(_values(arch, fields[one]), _values(arch, fields[other]))
+        yield from (_cross(name, one, a, other, b) for a, b in pairs)
     yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
     for name in REQUANTISING:
         rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
-        yield from (_between(name, value) for value in _values(rounding))
+        yield from (_between(name, value) for value in _values(arch, rounding))
+    yield from (_sums(unsigned) for unsigned in (0, 1))
     yield from (_ending(error) for error in ErrorCode)
     yield from (f"stall on {channel}" for channel in CHANNELS)
 
 
 def _inside(instruction: Instruction, writes: Writes) -> int:
-    """Bytes that an instruction wrote and that are none of its two clips, as bytes."""
+    """Bytes that an instruction wrote and that are none of its last two clips, as bytes."""
     _, data = writes.sorted("fm")
-    return int(np.count_nonzero((data != instruction["clip_lo"] & 0xFF) & (data != instruction["clip_hi"] & 0xFF)))
+    clip = "merge" if instruction.values.get("merge") == MERGE_ADD else "clip"
+    low, high = (instruction[f"{clip}_{end}"] & 0xFF for end in ("lo", "hi"))
+    return int(np.count_nonzero((data != low) & (data != high)))
 
 
 def _between(name: str, rounding: int) -> str:
     return f"{name}.rounding={rounding}: {BETWEEN}"
+
+
+def _sums(unsigned: int) -> str:
+    return f"PW.merge={MERGE_ADD}, merge_unsigned={unsigned}: {BETWEEN}"
 
 
 def _is_binned(field: Field) -> bool:
@@ -175,12 +217,14 @@ def _is_binned(field: Field) -> bool:
     return 1 < field.high - field.low + 1 <= FEW_VALUES or field.minimum == 1
 
 
-def _values(field: Field) -> range:
-    return range(field.low, field.high + 1)
+def _values(arch: DeformArch, field: Field) -> range:
+    """Legal values that an instruction can have and end well on an architecture."""
+    high = {"table": arch.tables, "space": len(SPACES) - 1 - (not arch.tables)}.get(field.name, field.high)
+    return range(field.low, high + 1)
 
 
-def _labels(field: Field) -> list[str]:
-    return list(Counter(_label(field, value) for value in _values(field)[: FEW_VALUES + 1]))
+def _labels(arch: DeformArch, field: Field) -> list[str]:
+    return list(Counter(_label(field, value) for value in _values(arch, field)[: FEW_VALUES + 1]))
 
 
 def _label(field: Field, value: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from hw.sim.bench import BASE, PROGRAM, bench_regions
 from hw.sim.random_programs import WRAP, Generator
 from hw.spec.deform import DeformArch
+from hw.spec.deform.instructions import DW_CONV, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
 from hw.spec.isa import CRC_OFFSET, INSTRUCTION_BYTES, TOKEN_MAX, Operation, seal
 from hw.spec.machine import Outcome
 from hw.spec.program import HEADER_BYTES, build_image
@@ -92,12 +93,18 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
         yield [load, encode("STORE", region=region)]
     yield [load, encode("STORE", region=2, offset=(1 << 32) - 1)]
     yield [load, encode("LOAD", region=1, n0=4, check_crc=1, crc=0x1234)]
-    for space in range(4):
-        yield [load, encode("LOAD", space=space, chip_addr=WRAP)]
+    for number, space in enumerate(SPACES):
+        size = arch.row_words if space == "row" else arch.space_units()[space]
+        yield from ([load, encode("LOAD", space=number, chip_addr=at)] for at in (size, WRAP) if size <= at <= WRAP)
+    for table in range(arch.tables + 1, TABLES_MAX + 1):
+        yield [load, generator.pw(table=table)]
+        yield [load, generator.dw(table=table)]
     yield [load, encode("STORE", region=2, chip_addr=arch.feature_words)]
     for field in ("out_addr", "param_addr", "weight_addr"):
         yield [load, generator.pw(**{field: WRAP - 8})]
-        yield [load, generator.dw(mode=0, kernel_h=3, kernel_w=3, **{field: WRAP - 8})]
+        yield [load, generator.dw(mode=DW_CONV, **{field: WRAP - 8})]
+    for merge in (MERGE_ZIP, MERGE_ADD):
+        yield [load, generator.pw(merge=merge, merge_addr=WRAP - 8)]
 
 
 def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:

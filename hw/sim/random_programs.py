@@ -12,11 +12,21 @@ from collections.abc import Callable
 import numpy as np
 
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, MERGE_ZIP
+from hw.spec.deform.instructions import (
+    DW_CONV,
+    DW_DEFORM,
+    DW_MAX,
+    DW_SUM,
+    MERGE_ADD,
+    MERGE_NONE,
+    MERGE_ZIP,
+    SPACES,
+    TABLES_MAX,
+    WINDOW_MAX,
+)
 from hw.spec.isa import CRC_OFFSET, seal
 
 WRAP = (1 << 20) - 1
-SPACES = ("fm", "row", "wgt", "par")
 LEAST = {"feature_words": 224, "row_words": 64, "weight_words": 288, "parameter_words": 64}
 """Sizes of on-chip memories that the largest drawn shapes fit."""
 
@@ -31,6 +41,7 @@ class Generator:
         self.arch, self.memory = arch, memory
         self.rng = np.random.default_rng(seed)
         self.half = arch.feature_words // 2
+        self.spaces = [number for number, space in enumerate(SPACES) if arch.space_units()[space]]
 
     def below(self, limit: int) -> int:
         return int(self.rng.integers(limit))
@@ -61,10 +72,12 @@ class Generator:
         return self.load(check_crc=1, crc=self.below(1 << 32))
 
     def _beyond_a_memory(self) -> bytes:
-        """A convolution of which some accesses lie outside, perhaps only the last."""
+        """A convolution of which some accesses lie outside, perhaps only the last, or that names a table that there is not."""
         arch, draw = self.arch, (self.pw, self.dw)[self.below(2)]
         weights = arch.weight_words if draw == self.pw else arch.parameter_words
         ends = {"out_addr": arch.feature_words, "param_addr": arch.parameter_words, "weight_addr": weights}
+        if self.arch.tables < TABLES_MAX and self.below(4) == 0:
+            return draw(table=self.between(self.arch.tables + 1, TABLES_MAX))
         field = str(self.rng.choice(list(ends)))
         return draw(**{field: self.one_of(WRAP, ends[field], ends[field] - 1, ends[field] - 5, ends[field] - 8)})
 
@@ -87,7 +100,7 @@ class Generator:
         }  # fmt: skip
 
     def load(self, **changes: int) -> bytes:
-        space = self.below(4)
+        space = changes.get("space", self.one_of(*self.spaces))
         fields = {"region": self.below(2), "space": space, **self._load_shape(space)}
         if self.below(2):
             fields |= {"check_crc": 1, "crc": self._crc(fields)}
@@ -120,8 +133,15 @@ class Generator:
         return self.one_of(1, 1, 1, 2, 2, 3, self.between(1, 8))
 
     def _clips(self) -> dict[str, int]:
-        low = self.one_of(-128, 0, -256, -8)
-        return {"clip_lo": low, "clip_hi": self.one_of(127, 255, 7), "rounding": self.below(3), "in_unsigned": self.below(2)}
+        """Clips, rounding and a table, which half of the instructions have."""
+        low, table = self.one_of(-128, 0, -256, -8), self.below(2) * self.between(0, self.arch.tables)
+        clips = {"clip_lo": low, "clip_hi": self.one_of(127, 255, 7), "table": table}
+        return {**clips, "rounding": self.below(3), "in_unsigned": self.below(2)}
+
+    def _merge(self) -> dict[str, int]:
+        """How a PW merges; few sums are clipped."""
+        limits = {"merge_lo": self.one_of(-128, 0, -256, -20), "merge_hi": self.one_of(127, 255, 30)}
+        return {"merge": self.one_of(MERGE_NONE, MERGE_ZIP, MERGE_ADD), "merge_unsigned": self.below(2), **limits}
 
     def pw(self, **changes: int) -> bytes:
         words, kernel_h, kernel_w = self.between(1, 2), self.between(1, 3), self.between(1, 3)
@@ -131,8 +151,8 @@ class Generator:
         taps = kernel_h * kernel_w * words * 16
         per_tile = self.arch.cells // 16 * (1 if wide else 2)
         out_words = self.between(1, min(3, per_tile * (self.arch.weight_words // taps)))
-        merge = self.one_of(0, MERGE_ZIP)
-        pixels, pitch = out_rows * out_cols, out_words * (2 if merge else 1) + self.below(2)
+        merge = self._merge() | {name: value for name, value in changes.items() if name == "merge"}
+        pixels, pitch = out_rows * out_cols, out_words * (2 if merge["merge"] == MERGE_ZIP else 1) + self.below(2)
         in_addr = self.below(self.half - rows * cols * words + 1)
         fields = {
             "in_addr": (in_addr - (pad_top * cols + pad_left) * words) & WRAP, "in_words": words, "kernel_h": kernel_h,
@@ -141,22 +161,25 @@ class Generator:
             "out_rows": out_rows, "out_cols": out_cols, "out_words": out_words, "out_pitch": pitch,
             "out_addr": self.half + self.below(self.half - pixels * pitch + 1),
             "weight_addr": self.below(self.arch.weight_words - taps * -(-out_words // per_tile) + 1),
-            "param_addr": self.below(self.arch.parameter_words - 8 * out_words + 1), "merge": merge,
+            "param_addr": self.below(self.arch.parameter_words - 8 * out_words + 1), **merge,
             "merge_addr": self.below(self.half - pixels * out_words + 1), "merge_pitch": out_words, "wide_weights": wide,
         }  # fmt: skip
         return self.arch.instructions.encode("PW", **fields | self._clips() | changes)
 
+    def _window(self, mode: int) -> dict[str, int]:
+        least = {DW_CONV: 1, DW_DEFORM: WINDOW_MAX}.get(mode, 1)
+        most_h, most_w = (WINDOW_MAX, WINDOW_MAX) if mode in (DW_CONV, DW_DEFORM) else (7, 4)
+        return {"kernel_h": self.between(least, most_h), "kernel_w": self.between(least, most_w)}
+
     def dw(self, **changes: int) -> bytes:
-        mode = self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM)
-        pooling = mode in (DW_MAX, DW_SUM)
+        mode = changes.get("mode", self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM))
         words, cols, rows = self.between(1, 2), self.between(1, 6), self.between(1, 14)
         out_rows, out_cols = self.between(1, 4), self.between(1, 4)
         row_pitch, pitch = words * cols, words
         fields = {
             "mode": mode, "words": words, "pitch": pitch, "row_pitch": row_pitch, "in_rows": rows, "in_cols": cols,
             "row0": self.between(-1, 2), "bank0": self.below(9), "row0_addr": 2 * row_pitch + self.below(8),
-            "col0": self.between(-1, 1), "kernel_h": self.between(1, 7) if pooling else 3,
-            "kernel_w": self.between(1, 4) if pooling else 3, "stride": self._stride(),
+            "col0": self.between(-1, 1), **self._window(mode), "stride": self._stride(),
             "out_rows": out_rows, "out_cols": out_cols,
             "out_addr": self.half + self.below(self.half - out_rows * out_cols * words + 1), "out_pitch": words,
             "weight_addr": self.below(self.arch.parameter_words - 9 * words + 1),

@@ -70,15 +70,31 @@ TOKEN_MAX = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A check across fields: where ``when`` has one of ``values``, ``field`` must equal ``equals`` (else FIELD_RANGE)."""
+    """A check across fields: where ``when`` has one of ``values``, ``field`` must be in minimum..maximum (else FIELD_RANGE).
+
+    ``field`` must be an unsigned one. Raises ValueError for a range that is empty or begins below 0.
+    """
 
     when: str
     values: tuple[int, ...]
     field: str
-    equals: int
+    minimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.maximum:
+            raise ValueError(f"the rule on {self.field} must allow a range from 0 on, not {self.minimum}..{self.maximum}")
 
     def describe(self) -> list[Any]:
-        return [self.when, list(self.values), self.field, self.equals]
+        return [self.when, list(self.values), self.field, self.minimum, self.maximum]
+
+    def problem(self, values: Mapping[str, int]) -> str | None:
+        """What is wrong with the fields' values, in words; None where nothing is."""
+        when, value = values[self.when], values[self.field]
+        if when not in self.values or self.minimum <= value <= self.maximum:
+            return None
+        legal = str(self.minimum) if self.minimum == self.maximum else f"in {self.minimum}..{self.maximum}"
+        return f"{self.field} must be {legal} where {self.when} is {when}, not {value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +134,8 @@ class Operation:
         for entry in HEADER + self.fields:
             if not entry.low <= values[entry.name] <= entry.high:
                 return f"{self.name}.{entry.name} must be in {entry.low}..{entry.high}, not {values[entry.name]}"
-        for rule in self.rules:
-            when, value = values[rule.when], values[rule.field]
-            if when in rule.values and value != rule.equals:
-                return f"{self.name}.{rule.field} must be {rule.equals} where {rule.when} is {when}, not {value}"
-        return None
+        problems = (rule.problem(values) for rule in self.rules)
+        return next((f"{self.name}.{problem}" for problem in problems if problem), None)
 
 
 @dataclass(frozen=True, kw_only=True)

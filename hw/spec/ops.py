@@ -269,6 +269,72 @@ def _sample(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class DeformConv2d:
+    """Deformable convolution with fractional offsets in fixed point. ``weight`` (OC, IC / groups, KH, KW); x (N, IC, H, W).
+
+    ``offset`` (N, 2 * KH * KW, OH, OW) holds a row and a column shift for each tap, rows first, taps row-major, as codes with
+    ``offset_frac`` (f) fraction bits. Tap (i, j) of the output at (y, x) samples at ``(y*stride - padding + i*dilation,
+    x*stride - padding + j*dilation)`` plus its shift, from the four codes around, each of which counts 0 outside the image:
+    ``(sum of (2**f - dy or dy) * (2**f - dx or dx) * code + half) >> 2f``, a code again, rounded half up. Then the ordinary
+    convolution and requantisation. One offset group, no mask.
+    """
+
+    op: ClassVar[str] = "deform_conv2d"
+    weight: np.ndarray
+    requant: Requant
+    offset_frac: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", _codes(self.op, self.weight, 4))
+        _geometry(self.op, self.stride, self.padding)
+        if self.dilation < 1 or self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise ValueError(f"deform_conv2d needs dilation >= 1 and groups that divide the {self.weight.shape[0]} output "
+                             f"channels, not dilation {self.dilation}, groups {self.groups}")
+        if not 0 <= self.offset_frac <= 7:
+            raise ValueError(f"deform_conv2d offset_frac must be in 0..7, not {self.offset_frac}")
+
+    def _size(self, x: np.ndarray) -> tuple[int, int]:
+        kernel = self.weight.shape[2:]
+        reach = (self.dilation * (k - 1) + 1 for k in kernel)
+        oh, ow = ((n + 2 * self.padding - r) // self.stride + 1 for n, r in zip(x.shape[2:], reach, strict=True))
+        return oh, ow
+
+    def sample(self, x: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """The codes (N, IC, KH * KW, OH, OW) that the taps read."""
+        kh, kw = self.weight.shape[2:]
+        oh, ow = self._size(x)
+        rows = np.arange(oh)[:, None] * self.stride - self.padding
+        cols = np.arange(ow)[None, :] * self.stride - self.padding
+        taps = [self._tap(x, rows + i * self.dilation, cols + j * self.dilation, offset[:, 2 * (kw * i + j):][:, :2])
+                for i in range(kh) for j in range(kw)]
+        return np.stack(taps, axis=2)
+
+    def _tap(self, x: np.ndarray, rows: np.ndarray, cols: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """One tap: rows (OH, 1) and cols (1, OW) before the shift (N, 2, OH, OW). Returns (N, IC, OH, OW)."""
+        one = 1 << self.offset_frac
+        top, left = rows + (shift[:, 0] >> self.offset_frac), cols + (shift[:, 1] >> self.offset_frac)
+        down, right = ((shift[:, axis] & (one - 1))[:, None] for axis in (0, 1))
+        total = ((one - down) * (one - right) * _sample(x, top, left) + (one - down) * right * _sample(x, top, left + 1)
+                 + down * (one - right) * _sample(x, top + 1, left) + down * right * _sample(x, top + 1, left + 1))
+        return round_shift(total, 2 * self.offset_frac, Rounding.RND)
+
+    def __call__(self, x: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        oc, ic, kh, kw = self.weight.shape
+        if x.shape[1] != ic * self.groups or offset.shape != (x.shape[0], 2 * kh * kw, *self._size(x)):
+            raise ValueError(f"deform_conv2d expects {ic * self.groups} channels and offsets ({x.shape[0]}, {2 * kh * kw}, "
+                             f"{self._size(x)}), not {x.shape} and {offset.shape}")
+        samples = np.split(self.sample(x, offset), self.groups, axis=1)
+        parts = zip(samples, np.split(self.weight.reshape(oc, -1), self.groups), strict=True)
+        acc = [_exact_matmul(s.transpose(0, 3, 4, 1, 2).reshape(-1, ic * kh * kw), w.T) for s, w in parts]
+        n, oh, ow = x.shape[0], *self._size(x)
+        return self.requant(np.concatenate([a.reshape(n, oh, ow, -1) for a in acc], axis=3).transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MaxPool2d:
     """Largest code of a window; padding never wins (it counts as the smallest code). x (N, C, H, W)."""
 
@@ -309,21 +375,21 @@ class AvgPool2d:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Split:
-    """One half of the channels: 0 the first, 1 the second. x (N, 2C, H, W) to (N, C, H, W)."""
+class Slice:
+    """Channels start..stop-1: one part of a split. x (N, C, H, W) to (N, stop - start, H, W)."""
 
-    op: ClassVar[str] = "split"
-    half: int
+    op: ClassVar[str] = "slice"
+    start: int
+    stop: int
 
     def __post_init__(self) -> None:
-        if self.half not in (0, 1):
-            raise ValueError(f"split half must be 0 or 1, not {self.half}")
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"slice must have 0 <= start < stop, not {self.start}..{self.stop}")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        if x.shape[1] % 2:
-            raise ValueError(f"split needs an even number of channels, not {x.shape[1]}")
-        width = x.shape[1] // 2
-        return x[:, self.half * width : (self.half + 1) * width]
+        if x.shape[1] < self.stop:
+            raise ValueError(f"slice of channels {self.start}..{self.stop - 1} needs {self.stop} channels, not {x.shape[1]}")
+        return x[:, self.start : self.stop]
 
 
 @dataclass(frozen=True, eq=False)
@@ -473,7 +539,7 @@ OPERATIONS: dict[str, Any] = {
         DeformDepthwiseConv2d,
         MaxPool2d,
         AvgPool2d,
-        Split,
+        Slice,
         ShuffleJoin,
         Add,
         Upsample2x,
@@ -482,6 +548,7 @@ OPERATIONS: dict[str, Any] = {
         Clip,
         Concat,
         Shuffle,
+        DeformConv2d,
     )
 }
 """Operation name to class: what an integer graph may contain."""

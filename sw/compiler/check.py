@@ -10,18 +10,20 @@ import numpy as np
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import DW_MAX
 from hw.spec.fixed import FixedFormat
-from hw.spec.ops import Add, DeformDepthwiseConv2d, MaxPool2d, ShuffleJoin, Split, Upsample2x
+from hw.spec.ops import Add, Clip, Concat, DeformDepthwiseConv2d, MaxPool2d, Shuffle, ShuffleJoin, Slice, Table, Upsample2x
 from sw.compiler.problems import Problem
 from sw.compiler.proof import prove_dw, prove_pw
 from sw.compiler.shapes import output_shape
 from sw.compiler.slots import View
-from sw.compiler.steps import CopyStep, DwStep, PwStep, Step, effective_stride
+from sw.compiler.steps import CopyStep, DwStep, PwStep, Step, copy_name, effective_stride
 from sw.graph import IntegerGraph, Node
 
 MAX_SIDE = 32767
 MAX_STRIDE = 8
 MAX_KERNEL = 255
 MAX_K_STEPS = 32767
+KEEPS_FORMAT = (Slice, Shuffle, Concat, ShuffleJoin, MaxPool2d, Upsample2x)
+"""Operations that move codes and so keep their format."""
 
 
 def check_arch(arch: DeformArch) -> list[Problem]:
@@ -32,12 +34,17 @@ def check_arch(arch: DeformArch) -> list[Problem]:
 
 
 def check_names(graph: IntegerGraph) -> list[Problem]:
-    """Node names tell instructions apart, so they must be distinct."""
+    """Node names tell instructions apart, so they must be distinct, and none may be what copies of outputs are called."""
     names = [node.name for node in graph.nodes]
-    return [
-        Problem(place=name, reason=f"{names.count(name)} nodes have this name", advice="give each node a name of its own")
+    copies = {copy_name(name) for name in graph.outputs}
+    twice = [
+        _problem(name, f"{names.count(name)} nodes have this name", "give each node a name of its own")
         for name in dict.fromkeys(names) if names.count(name) > 1
-    ]
+    ]  # fmt: skip
+    return twice + [
+        _problem(name, "this is what the compiler calls the copy of an output", "give the node or tensor another name")
+        for name in dict.fromkeys([*names, *graph.tensors]) if name in copies
+    ]  # fmt: skip
 
 
 def check_tensors(graph: IntegerGraph) -> list[Problem]:
@@ -55,10 +62,8 @@ def check_tensors(graph: IntegerGraph) -> list[Problem]:
     return found
 
 
-def check_node(node: Node, graph: IntegerGraph, views: Mapping[str, View]) -> list[Problem]:
+def check_node(node: Node, graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
     """Problems of one node by itself; a node that has some becomes no step."""
-    if isinstance(node.operation, (Add, Upsample2x)):
-        return [_problem(node.name, f"{node.operation.op} is not in this core yet", "leave it out of the network")]
     try:
         shape = output_shape(node.operation, [graph.tensors[t].shape for t in node.inputs])
     except ValueError as error:
@@ -66,7 +71,9 @@ def check_node(node: Node, graph: IntegerGraph, views: Mapping[str, View]) -> li
     if shape != graph.tensors[node.output].shape:
         reason = f"its result is {shape}, but tensor {node.output} is {graph.tensors[node.output].shape}"
         return [_problem(node.name, reason, "export the graph again")]
-    return _window_problems(node, graph) + _format_problems(node, graph) + _offset_problems(node, graph, views)
+    if isinstance(node.operation, Table) and not arch.tables:
+        return [_problem(node.name, "the core has no table memory", "set tables of the architecture to 1 or more")]
+    return _window_problems(node, graph) + _format_problems(node, graph) + _offset_problems(node, graph)
 
 
 def _window_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
@@ -97,44 +104,61 @@ def kernel_of(operation: Any) -> tuple[int, int]:
 
 def _format_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
     """A result's codes must be those that its format allows."""
-    fmt = graph.tensors[node.output].fmt
-    if isinstance(node.operation, (Split, ShuffleJoin, MaxPool2d)):
-        others = [graph.tensors[t].fmt for t in node.inputs if graph.tensors[t].fmt != fmt]
-        reason = f"{node.operation.op} keeps its input's format, but goes from {others[0]} to {fmt}" if others else ""
-        return [_problem(node.name, reason, "give its tensors one format")] if others else []
-    requant = node.operation.requant
-    if fmt.min_code <= requant.lo and requant.hi <= fmt.max_code:
+    operation, fmt = node.operation, graph.tensors[node.output].fmt
+    inputs = [graph.tensors[t].fmt for t in node.inputs]
+    others = [other for other in inputs if other != fmt]
+    if isinstance(operation, KEEPS_FORMAT) and others:
+        reason = f"{operation.op} keeps its input's format, but goes from {others[0]} to {fmt}"
+        return [_problem(node.name, reason, "give its tensors one format")]
+    if isinstance(operation, Add) and inputs[0] != inputs[1]:
+        return [_problem(node.name, f"add needs one format, not {inputs[0]} and {inputs[1]}", "give its tensors one format")]
+    low, high = _codes(operation, inputs[0])
+    if isinstance(operation, KEEPS_FORMAT) or (fmt.min_code <= low and high <= fmt.max_code):
         return []
-    reason = f"it clips to {requant.lo}..{requant.hi}, beyond {fmt} ({fmt.min_code}..{fmt.max_code})"
+    reason = f"its codes are in {low}..{high}, beyond {fmt} ({fmt.min_code}..{fmt.max_code})"
     return [_problem(node.name, reason, "clip within the output's format")]
 
 
-def _offset_problems(node: Node, graph: IntegerGraph, views: Mapping[str, View]) -> list[Problem]:
+def _codes(operation: Any, fmt: FixedFormat) -> tuple[int, int]:
+    """Smallest and largest code that an operation can give on an input of a format."""
+    if isinstance(operation, Table):
+        codes = np.arange(fmt.min_code, fmt.max_code + 1) if fmt.width <= 8 else np.arange(256)
+        reached = operation.values[codes & 0xFF]
+        return int(reached.min()), int(reached.max())
+    if isinstance(operation, Clip):
+        low, high = np.clip([fmt.min_code, fmt.max_code], operation.lo, operation.hi)
+        return int(low), int(high)
+    limits = getattr(operation, "requant", operation)
+    return getattr(limits, "lo", fmt.min_code), getattr(limits, "hi", fmt.max_code)
+
+
+def _offset_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
     if not isinstance(node.operation, DeformDepthwiseConv2d):
         return []
-    name, found = node.inputs[1], []
-    fmt: FixedFormat = graph.tensors[name].fmt
-    if fmt.max_code > 127:
-        found.append(_problem(node.name, f"the offset map has the format {fmt}", "offsets must be signed bytes"))
-    if views[name].slots[0] != 0:
-        found.append(_problem(node.name, f"the offset map {name} does not stand in the first lane of its word",
-                              "compute the offsets with a convolution of their own"))
-    return found
+    fmt = graph.tensors[node.inputs[1]].fmt
+    if fmt.max_code <= 127:
+        return []
+    return [_problem(node.name, f"the offset map has the format {fmt}", "offsets must be signed bytes")]
 
 
-def check_step(step: Step, graph: IntegerGraph, views: Mapping[str, View], arch: DeformArch) -> list[Problem]:
-    """The accumulator proof and the zero pads of one step."""
+def check_offsets(graph: IntegerGraph, views: Mapping[str, View], skip: set[str]) -> list[Problem]:
+    """Offset maps must stand in the first lane of their words."""
+    return [
+        _problem(node.name, f"the offset map {node.inputs[1]} does not stand in the first lane of its word",
+                 "compute the offsets with a convolution of their own")
+        for node in graph.nodes
+        if isinstance(node.operation, DeformDepthwiseConv2d) and node.name not in skip and views[node.inputs[1]].slots[0] != 0
+    ]
+
+
+def check_step(step: Step, graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
+    """The accumulator proof of one step. A group's zero weights add nothing, so a grouped convolution's own weights are enough."""
     if isinstance(step, CopyStep):
         return []
-    fmt, requant = graph.tensors[step.source].fmt, step.requant
+    fmt, bias = graph.tensors[step.source].fmt, step.requant.bias
     if isinstance(step, PwStep):
-        found = prove_pw(step.name, step.weight, requant.bias, fmt, arch.field_bits) + _k_problems(step, views)
-    else:
-        found = prove_dw(step.name, _dw_weight(step), requant.bias, fmt)
-    if -1 in views[step.target].slots and not requant.lo <= 0 <= requant.hi:
-        reason = f"pad channels must be 0, but it clips to {requant.lo}..{requant.hi}"
-        found.append(_problem(step.name, reason, "let the range contain 0, or use a multiple of 16 channels"))
-    return found
+        return prove_pw(step.name, step.weight, bias, fmt, arch.field_bits)
+    return prove_dw(step.name, _dw_weight(step), bias, fmt)
 
 
 def _dw_weight(step: DwStep) -> np.ndarray:
@@ -145,11 +169,10 @@ def _dw_weight(step: DwStep) -> np.ndarray:
     return np.ones((step.requant.channels, rows, cols), np.int64)
 
 
-def _k_problems(step: PwStep, views: Mapping[str, View]) -> list[Problem]:
-    steps = step.weight.shape[2] * step.weight.shape[3] * len(views[step.source].slots)
+def check_k_steps(place: str, steps: int) -> list[Problem]:
     if steps <= MAX_K_STEPS:
         return []
-    return [_problem(step.name, f"its reduction has {steps} terms", f"keep it at or below {MAX_K_STEPS}")]
+    return [_problem(place, f"its reduction has {steps} terms", f"keep it at or below {MAX_K_STEPS}")]
 
 
 def _problem(place: str, reason: str, advice: str) -> Problem:

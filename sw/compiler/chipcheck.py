@@ -1,4 +1,4 @@
-"""Independent proof of a program's use of feature memory, from its instructions alone.
+"""Independent proof of a program's use of feature memory and of tables, from its instructions alone.
 
 No PW or DW may write a word that it also reads, or write one twice (the core overlaps reading and writing within an instruction);
 and every word that is read must have been written earlier in the program, so that nothing depends on what an earlier program left.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from hw.spec.deform.addresses import ADDR_MASK, feature_reads, feature_writes
-from hw.spec.deform.instructions import SPACES
+from hw.spec.deform.instructions import SPACES, TABLE_BYTES, TABLES_MAX
 from hw.spec.isa import Instruction
-from hw.spec.program import Program
+from hw.spec.program import WORD_BYTES, Program
 from sw.compiler.memcheck import MemoryFault
+
+TABLE_WORDS = TABLE_BYTES // WORD_BYTES
 
 
 def prove_feature_memory(program: Program) -> int:
     """Number of word accesses proven; raises MemoryFault at the first instruction that breaks the rule."""
-    written = np.zeros(ADDR_MASK + 1, bool)
+    written, tables = np.zeros(ADDR_MASK + 1, bool), np.zeros(TABLES_MAX * TABLE_WORDS, bool)
     proven = 0
     for index, instruction in enumerate(program.instructions()):
         reads, writes = _accesses(instruction)
@@ -28,8 +30,20 @@ def prove_feature_memory(program: Program) -> int:
         if np.intersect1d(reads, writes).size or np.unique(writes).size != writes.size:
             raise MemoryFault(f"{who} writes a feature word that it also reads, or writes one twice")
         written[writes] = True
-        proven += reads.size + writes.size
+        proven += reads.size + writes.size + _table_accesses(who, instruction, tables)
     return proven
+
+
+def _table_accesses(who: str, i: Instruction, tables: np.ndarray) -> int:
+    """Number of table words that an instruction loads or uses; ``tables`` tells which were loaded."""
+    if i.name == "LOAD" and SPACES[i["space"]] == "tbl":
+        words = _run_words(i)
+        tables[words] = True
+        return int(words.size)
+    number = i["table"] if i.name in ("PW", "DW") else 0
+    if number and not tables[TABLE_WORDS * (number - 1) : TABLE_WORDS * number].all():
+        raise MemoryFault(f"{who} uses table {number - 1}, which nothing has loaded whole")
+    return TABLE_WORDS if number else 0
 
 
 def _accesses(i: Instruction) -> tuple[np.ndarray, np.ndarray]:

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 from hw.spec.deform import DeformArch
 from hw.spec.program import Intermediate, Program, Region, TensorLayout, build_image
-from sw.compiler.check import check_arch, check_names, check_node, check_step, check_tensors
+from sw.compiler.check import check_arch, check_k_steps, check_names, check_node, check_offsets, check_step, check_tensors
 from sw.compiler.chipcheck import prove_feature_memory
 from sw.compiler.emit import INPUT, OUTPUT, PARAMETERS, SCRATCH, Emitter
+from sw.compiler.fuse import fuse
 from sw.compiler.lower_copy import check_copy, lower_copy
 from sw.compiler.lower_dw import DwLayer, dw_layer, lower_dw
 from sw.compiler.lower_pw import PwLayer, lower_pw, pw_layer
 from sw.compiler.memcheck import prove_memory
 from sw.compiler.plan import MemoryPlan, plan_memory
 from sw.compiler.problems import CompileError, Problem
-from sw.compiler.slots import View, assign_views
+from sw.compiler.simplify import simplified
+from sw.compiler.slots import View, assign_layout
 from sw.compiler.steps import CopyStep, PwStep, Step, build_steps, copied_outputs, copy_name
 from sw.compiler.tiling import Tiling, choose, too_big
 from sw.graph import IntegerGraph
@@ -45,7 +47,7 @@ class _Analysis:
 
 def check_graph(graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
     """All obstacles to compiling a graph for an architecture, of all its nodes; an empty list means that it compiles."""
-    return list(_analyse(graph, arch).problems)
+    return list(_analyse(simplified(graph), arch).problems)
 
 
 def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
@@ -53,35 +55,42 @@ def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
 
     Region 0 holds parameters, 1 the inputs, 2 the outputs, 3 scratch. Equal graphs give equal bytes.
     """
-    analysis = _analyse(graph, arch)
+    simple = simplified(graph)
+    analysis = _analyse(simple, arch)
     if analysis.problems:
         raise CompileError(analysis.problems)
     emitter = Emitter(arch)
-    intermediates = []
+    whole: dict[str, int] = {}
     for tiled in analysis.tiled:
         _lower(tiled, analysis.plan, emitter)
-        layout = _layout(tiled.step.target, tiled.step.target, analysis.plan)
-        if layout.region == SCRATCH:
-            intermediates.append(Intermediate(after=len(emitter.layers) - 1, layout=layout))
-    program = _assemble(graph, analysis, emitter, tuple(intermediates))
+        whole[analysis.plan.views[tiled.step.target].base] = len(emitter.layers) - 1
+    program = _assemble(simple, analysis, emitter, _intermediates(whole, analysis.plan))
     prove_memory(program, graph)
     prove_feature_memory(program)
     return program
 
 
+def _intermediates(whole: dict[str, int], plan: MemoryPlan) -> tuple[Intermediate, ...]:
+    """The tensors that own scratch memory, by the last instruction that writes any of them."""
+    found = (Intermediate(after=index, layout=_layout(name, name, plan)) for name, index in whole.items())
+    return tuple(sorted((entry for entry in found if entry.layout.region == SCRATCH), key=lambda entry: entry.after))
+
+
 def _analyse(graph: IntegerGraph, arch: DeformArch) -> _Analysis:
     problems = check_arch(arch) + check_names(graph) + check_tensors(graph)
-    views, split_problems = assign_views(graph)
     faulty: set[str] = set()
     for node in graph.nodes:
-        found = check_node(node, graph, views) or [p for p in split_problems if p.place == node.name]
+        found = check_node(node, graph, arch)
         faulty |= {node.name} if found else set()
         problems += found
-    steps = build_steps(graph, views, faulty)
-    plan, outputs = _plan(graph, views, steps)
+    units = fuse(graph, faulty)
+    layout = assign_layout(graph, units, faulty)
+    problems += check_offsets(graph, layout.views, faulty)
+    steps = build_steps(graph, units, layout)
+    plan, outputs = _plan(graph, dict(layout.views), steps)
     tiled = []
     for step in steps:
-        problems += check_step(step, graph, views, arch)
+        problems += check_step(step, graph, arch)
         entry, found = _tile(step, plan, arch)
         tiled.append(entry)
         problems += found
@@ -102,12 +111,15 @@ def _tile(step: Step, plan: MemoryPlan, arch: DeformArch) -> tuple[_Tiled, list[
     if isinstance(step, CopyStep):
         return _Tiled(step=step), check_copy(step, plan, arch)
     layer: PwLayer | DwLayer
+    problems: list[Problem] = []
     if isinstance(step, PwStep):
         layer = pw_layer(step, arch, plan.operand(step.source), plan.operand(step.target))
+        problems = check_k_steps(step.name, layer.most_k_steps)
     else:
         layer = dw_layer(step, plan)
     tiling = choose(layer, arch)
-    return _Tiled(step=step, layer=layer, tiling=tiling), [] if tiling else [too_big(step.name, layer, arch)]
+    problems += [] if tiling else [too_big(step.name, layer, arch)]
+    return _Tiled(step=step, layer=layer, tiling=tiling), problems
 
 
 def _lower(tiled: _Tiled, plan: MemoryPlan, emitter: Emitter) -> None:

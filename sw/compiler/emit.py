@@ -1,13 +1,19 @@
-"""Instructions and parameter blobs as they are produced, with the tokens that hand over from engine to engine."""
+"""Instructions and parameter blobs as they are produced, with the tokens that hand over from engine to engine.
+
+The table memory is kept as a cache: a table is loaded where it is not there already, in place of the one that was used longest ago.
+"""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
+
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import ADDR_BITS, SPACES
+from hw.spec.deform.instructions import ADDR_BITS, SPACES, TABLE_BYTES
 from hw.spec.program import WORD_BYTES
+from sw.compiler.weights import table_bytes
 
 PARAMETERS, INPUT, OUTPUT, SCRATCH = range(4)
 """Memory regions of every program."""
@@ -84,13 +90,30 @@ class Emitter:
         self.layers: list[str] = []
         self.parameters = bytearray()
         self._instructions: list[tuple[str, dict[str, int]]] = []
+        self._blobs: dict[bytes, Blob] = {}
+        self._tables: dict[bytes, int] = {}
 
     def blob(self, data: bytes) -> Blob:
-        """Add parameters, a whole number of words, to their region."""
+        """Parameters, a whole number of words, in their region; the same bytes stand there once."""
         assert len(data) % WORD_BYTES == 0
-        blob = Blob(offset=len(self.parameters) // WORD_BYTES, words=len(data) // WORD_BYTES, crc=zlib.crc32(data))
-        self.parameters += data
-        return blob
+        if data not in self._blobs:
+            place = len(self.parameters) // WORD_BYTES
+            self._blobs[data] = Blob(offset=place, words=len(data) // WORD_BYTES, crc=zlib.crc32(data))
+            self.parameters += data
+        return self._blobs[data]
+
+    def table(self, layer: str, values: np.ndarray | None) -> int:
+        """What an instruction's ``table`` field must hold for these values (256,), loaded if need be; 0 for no table."""
+        if values is None:
+            return 0
+        data, free = table_bytes(values), len(self._tables)
+        if data in self._tables:
+            place = self._tables.pop(data)
+        else:
+            place = free if free < self.arch.tables else self._tables.pop(next(iter(self._tables)))
+            self.load_blob(layer, "tbl", self.blob(data), TABLE_BYTES // WORD_BYTES, at=place * TABLE_BYTES // WORD_BYTES)
+        self._tables[data] = place
+        return place + 1
 
     def load_blob(self, layer: str, space: str, blob: Blob, run_words: int, at: int = 0) -> None:
         """Load parameters that consist of equal runs of ``run_words``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.spec.deform.instructions import MERGE_ZIP, ROUNDING_CODES, SPACES
+from hw.spec.deform.instructions import MERGE_ADD, MERGE_NONE, ROUNDING_CODES, SPACES
 from hw.spec.isa import Instruction
 from hw.spec.program import Program
 
@@ -57,7 +57,18 @@ def _store(i: Instruction) -> str:
 
 
 def _requantise(i: Instruction) -> str:
-    return f"{'u8' if i['in_unsigned'] else 's8'} {ROUNDINGS[i['rounding']]} clip {i['clip_lo']}..{i['clip_hi']}"
+    table = f" table {i['table'] - 1}" if i["table"] else ""
+    return f"{'u8' if i['in_unsigned'] else 's8'} {ROUNDINGS[i['rounding']]} clip {i['clip_lo']}..{i['clip_hi']}{table}"
+
+
+def _merge(i: Instruction) -> str:
+    """What a result is merged with, such as zip @96+2 or add u8 @96+2 clip 0..255."""
+    if i["merge"] == MERGE_NONE:
+        return ""
+    place = f"@{i['merge_addr']}+{i['merge_pitch']}"
+    if i["merge"] != MERGE_ADD:
+        return f" zip {place}"
+    return f" add {'u8' if i['merge_unsigned'] else 's8'} {place} clip {i['merge_lo']}..{i['merge_hi']}"
 
 
 def _window(i: Instruction) -> str:
@@ -67,10 +78,9 @@ def _window(i: Instruction) -> str:
 def _pw(i: Instruction) -> str:
     source = f"{i['in_rows']}x{i['in_cols']}x{i['in_words']}w@{i['in_addr']}"
     target = f"{i['out_rows']}x{i['out_cols']}x{i['out_words']}w@{i['out_addr']}+{i['out_pitch']}"
-    merge = f" zip @{i['merge_addr']}+{i['merge_pitch']}" if i["merge"] == MERGE_ZIP else ""
     bits = "8-bit" if i["wide_weights"] else "4-bit"
     pad = f"p{i['pad_top']},{i['pad_left']}"
-    return f"{target}{merge} <- {source} {_window(i)} {pad} {bits} wgt:{i['weight_addr']} par:{i['param_addr']} {_requantise(i)}"
+    return f"{target}{_merge(i)} <- {source} {_window(i)} {pad} {bits} wgt:{i['weight_addr']} par:{i['param_addr']} {_requantise(i)}"
 
 
 def _dw(i: Instruction) -> str:

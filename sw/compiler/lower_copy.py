@@ -1,13 +1,15 @@
-"""Tensors copied through feature memory: outputs of the graph that are views of other tensors, or inputs."""
+"""Tensors copied through feature memory, and the stores that all steps share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hw.spec.deform import DeformArch
-from sw.compiler.emit import RUN_LIMIT, Axis, Emitter
-from sw.compiler.plan import MemoryPlan
+from sw.compiler.emit import Emitter
+from sw.compiler.plan import MemoryPlan, Operand
 from sw.compiler.problems import Problem
 from sw.compiler.steps import CopyStep
-from sw.compiler.tiling import spans
+from sw.compiler.tiling import Span, spans
 
 
 def check_copy(step: CopyStep, plan: MemoryPlan, arch: DeformArch) -> list[Problem]:
@@ -21,10 +23,28 @@ def check_copy(step: CopyStep, plan: MemoryPlan, arch: DeformArch) -> list[Probl
 def lower_copy(step: CopyStep, plan: MemoryPlan, emitter: Emitter) -> None:
     """Load and store as many pixels at a time as fit."""
     source, target = plan.operand(step.source), plan.operand(step.target)
-    words, pixels = source.words, source.rows * source.cols
-    for span in spans(pixels, min(pixels, emitter.arch.feature_words // words, RUN_LIMIT)):
-        packed = Axis(count=words, memory=1, chip=1)
-        place = source.region, source.offset + span.start * source.pitch
-        emitter.load(step.name, "fm", place, 0, [Axis(count=span.size, memory=source.pitch, chip=words), packed])
-        place = target.region, target.offset + span.start * words
-        emitter.store(step.name, place, 0, [Axis(count=span.size, memory=words, chip=words), packed])
+    words = source.words
+    for rows, cols in pieces(source.rows, source.cols, emitter.arch.feature_words // words):
+        place, axes = source.at(rows.start, 0, cols.start), source.axes(rows.size, words, cols.size)
+        emitter.load(step.name, "fm", place, 0, axes)
+        store(emitter, step.name, target, rows, cols, Span(start=step.word, stop=step.word + words), 0, step.upsample)
+
+
+def pieces(rows: int, cols: int, most: int) -> Iterator[tuple[Span, Span]]:
+    """Rectangles (rows, columns) of at most ``most`` pixels: whole rows, as many as fit, or parts of one row."""
+    if cols <= most:
+        yield from ((span, Span(start=0, stop=cols)) for span in spans(rows, most // cols))
+    else:
+        yield from ((Span(start=row, stop=row + 1), span) for row in range(rows) for span in spans(cols, most))
+
+
+def store(
+    emitter: Emitter, layer: str, target: Operand, rows: Span, cols: Span, words: Span, at: int, upsample: bool
+) -> None:
+    """Store results packed from feature word ``at`` on. With ``upsample`` the pixel (y, x) goes to (2y, 2x) and the three beside it."""
+    if not upsample:
+        place, axes = target.at(rows.start, words.start, cols.start), target.axes(rows.size, words.size, cols.size)
+        return emitter.store(layer, place, at, axes)
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        place = target.at(2 * rows.start + y, words.start, 2 * cols.start + x)
+        emitter.store(layer, place, at, target.axes(rows.size, words.size, cols.size, step=2))

@@ -12,6 +12,7 @@ from hw.spec.deform import ROW_BANKS
 from hw.spec.deform.instructions import DW_DEFORM, ROUNDING_CODES
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 from sw.compiler.emit import Blob, Emitter, chip
+from sw.compiler.lower_copy import store
 from sw.compiler.plan import MemoryPlan
 from sw.compiler.steps import DwStep
 from sw.compiler.tiling import Span, Tiling, Window, spans, tiles
@@ -62,7 +63,7 @@ class DwLayer:
             "parameter_words": (self.tap_words + RECORD_WORDS) * words,
         }
 
-    def loaded(self, rows: int) -> tuple[int, int, int]:
+    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
         parameters = (self.tap_words + RECORD_WORDS) * self.total_words
         in_rows = sum(self.window.rows(span).size for span in spans(self.out_rows, rows))
         return parameters, self.map_size(self.out_rows), in_rows * self.row_pitch(self.total_words)
@@ -71,8 +72,9 @@ class DwLayer:
 def dw_layer(step: DwStep, plan: MemoryPlan) -> DwLayer:
     source, target = plan.operand(step.source), plan.operand(step.target)
     return DwLayer(
-        step=step, total_words=target.words, in_rows=source.rows, in_cols=source.cols, out_rows=target.rows, out_cols=target.cols
-    )
+        step=step, total_words=target.words, in_rows=source.rows, in_cols=source.cols,
+        out_rows=target.rows >> step.upsample, out_cols=target.cols >> step.upsample,
+    )  # fmt: skip
 
 
 def lower_dw(step: DwStep, layer: DwLayer, tiling: Tiling, plan: MemoryPlan, emitter: Emitter) -> None:
@@ -91,6 +93,7 @@ class _DwLowering:
     def run(self) -> None:
         blobs: dict[int, Blob] = {}
         group_now, stripe_now = None, None
+        table = self.emitter.table(self.step.name, self.step.table)
         for group, stripe in tiles(self.layer, self.tiling):
             if group != group_now:
                 if group.start not in blobs:
@@ -99,7 +102,7 @@ class _DwLowering:
             if stripe != stripe_now and self.step.offset is not None:
                 self._load_map(self.step.offset, stripe)
             self._load_rows(group, self.layer.window.rows(stripe))
-            self.emitter.add(self.step.name, "DW", **self._fields(group, stripe))
+            self.emitter.add(self.step.name, "DW", table=table, **self._fields(group, stripe))
             self._store(group, stripe)
             group_now, stripe_now = group, stripe
 
@@ -118,9 +121,8 @@ class _DwLowering:
         self.emitter.load(self.step.name, "row", place, 0, source.axes(rows.size, group.size))
 
     def _store(self, group: Span, stripe: Span) -> None:
-        target = self.plan.operand(self.step.target)
-        place, axes = target.at(stripe.start, group.start), target.axes(stripe.size, group.size)
-        self.emitter.store(self.step.name, place, self._out_addr, axes)
+        target, cols = self.plan.operand(self.step.target), Span(start=0, stop=self.layer.out_cols)
+        store(self.emitter, self.step.name, target, stripe, cols, group, self._out_addr, self.step.upsample)
 
     @property
     def _out_addr(self) -> int:

@@ -1,23 +1,26 @@
 """Independent proof of a program's memory accesses, from its instructions and the graph alone.
 
 Every transfer is walked word by word over marks that say which tensor a word holds and who wrote it. A LOAD of a layer must find,
-in every word, a tensor that its node reads; so nothing live was overwritten and nothing is read that was not written before. At
-the end every word of every output must hold that output. The compiler's plan is not consulted.
+in every word, a tensor that its nodes read (of a concatenation one of its parts, if they were written in place); so nothing live
+was overwritten and nothing is read that was not written before. No layer may write a word twice. At the end every word of every
+output must hold that output. The compiler's plan is not consulted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hw.spec.isa import Instruction
-from hw.spec.ops import ShuffleJoin, Split
+from hw.spec.ops import Concat, Shuffle, ShuffleJoin, Slice
 from hw.spec.program import WORD_BYTES, Program, TensorLayout
+from sw.compiler.simplify import simplified
 from sw.graph import IntegerGraph, Node
 
 PARAMETERS_MARK = "parameters"
+VIEWS = (Slice, Shuffle, Concat)
 UNWRITTEN = -1
 HOST = -1
 
@@ -28,32 +31,63 @@ class MemoryFault(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What a layer's transfers may read, and what they write: names of tensors that own memory."""
+    """What a layer's transfers may read, and what they write: names of tensors that are written as such."""
 
     reads: frozenset[str]
     writes: str
 
 
-def traffic(graph: IntegerGraph, layers: set[str]) -> dict[str, Traffic]:
-    """For each layer that has instructions what its node, and a join merged into it, read and write."""
-    producer = {node.output: node for node in graph.nodes}
-    found = {f"output {t}": Traffic(reads=frozenset({_owner(t, producer)}), writes=t) for t in graph.outputs}
-    for node in graph.nodes:
-        if node.name not in layers:
-            continue
-        reads, writes = list(node.inputs), node.output
-        for join in graph.nodes:
-            if isinstance(join.operation, ShuffleJoin) and join.inputs[1] == node.output and join.name not in layers:
-                reads, writes = [*reads, join.inputs[0]], join.output
-        found[node.name] = Traffic(reads=frozenset(_owner(t, producer) for t in reads), writes=writes)
-    return found
+class _Traffic:
+    """Finds which nodes each layer computes: those without instructions of their own go with the layer before them."""
 
+    def __init__(self, graph: IntegerGraph, layers: Sequence[str]) -> None:
+        self.graph = graph
+        self.producer = {node.output: node for node in graph.nodes}
+        self.last = {layer: index for index, layer in enumerate(layers)}
+        self.layer: dict[str, str | None] = {}
+        for node in graph.nodes:
+            self.layer[node.output] = self._computed_by(node)
 
-def _owner(tensor: str, producer: Mapping[str, Node]) -> str:
-    """The tensor whose memory a tensor lies in: splits are views."""
-    while tensor in producer and isinstance(producer[tensor].operation, Split):
-        tensor = producer[tensor].inputs[0]
-    return tensor
+    def _computed_by(self, node: Node) -> str | None:
+        """The layer that computes a node's output; None for a view.
+
+        A merge without instructions goes with the right side of a join. Of an addition the last layer makes it: what it adds
+        must have been there before.
+        """
+        if node.name in self.last:
+            return node.name
+        if isinstance(node.operation, VIEWS):
+            return None
+        names = node.inputs[1:] if isinstance(node.operation, ShuffleJoin) else node.inputs
+        makers = [maker for maker in map(self.layer.get, names) if maker is not None]
+        return max(makers, key=lambda maker: self.last[maker], default=None)
+
+    def rules(self) -> dict[str, Traffic]:
+        found = {f"output {t}": Traffic(reads=self.stored(t), writes=t) for t in self.graph.outputs}
+        for layer in self.last.keys() - found.keys():
+            nodes = [node for node in self.graph.nodes if self.layer[node.output] == layer]
+            if not nodes:
+                raise MemoryFault(f"the program has instructions of {layer}, which is no node of the graph")
+            inner = {node.output for node in nodes[:-1]}
+            reads = [self.stored(t) for node in nodes for t in node.inputs if t not in inner]
+            found[layer] = Traffic(reads=frozenset().union(*reads), writes=nodes[-1].output)
+        return found
+
+    def stored(self, tensor: str) -> frozenset[str]:
+        """The tensors whose words make up a tensor: of a view those that it looks at; a concatenation's parts may be in place."""
+        node = self.producer.get(tensor)
+        if node is None or not isinstance(node.operation, VIEWS):
+            return frozenset({tensor})
+        parts = frozenset().union(*map(self.stored, node.inputs)) if self._looks(node) else frozenset()
+        return parts if node.name not in self.last else parts | {tensor}
+
+    def output(self, tensor: str) -> frozenset[str]:
+        """What the words of a graph output may hold at the end."""
+        return frozenset({tensor}) if f"output {tensor}" in self.last else self.stored(tensor)
+
+    def _looks(self, node: Node) -> bool:
+        """True if words of a node's inputs are words of its output."""
+        return isinstance(node.operation, Concat) or node.name not in self.last
 
 
 def touched(instruction: Instruction) -> np.ndarray:
@@ -96,6 +130,13 @@ class Marks:
             raise MemoryFault(f"{who} reads word {word} of region {region}, which must hold {sorted(allowed)}, but holds {holds}")
 
 
+    def once(self, who: str, region: int, words: np.ndarray, layers: Sequence[str], index: int) -> None:
+        """A layer writes each word of its result once."""
+        writers = {i for i in np.unique(self.writer[region][words]).tolist() if i != HOST}
+        if np.unique(words).size != words.size or any(layers[i] == layers[index] for i in writers):
+            raise MemoryFault(f"{who} writes a word of region {region} that {layers[index]} has written already")
+
+
 def words_of(layout: TensorLayout) -> slice:
     return slice(layout.offset // WORD_BYTES, (layout.offset + layout.size) // WORD_BYTES)
 
@@ -103,7 +144,8 @@ def words_of(layout: TensorLayout) -> slice:
 def prove_memory(program: Program, graph: IntegerGraph) -> int:
     """Number of words whose access was proven; raises MemoryFault at the first that is wrong."""
     marks, proven = Marks(program), 0
-    rules = traffic(graph, set(program.layers))
+    facts = _Traffic(simplified(graph), program.layers)
+    rules = facts.rules()
     for index, instruction in enumerate(program.instructions()):
         if instruction.name not in ("LOAD", "STORE"):
             continue
@@ -114,13 +156,14 @@ def prove_memory(program: Program, graph: IntegerGraph) -> int:
             marks.expect(who, region, words, frozenset({PARAMETERS_MARK}) if region == 0 else rule.reads)
         else:
             _writable(who, program, region)
+            marks.once(who, region, words, program.layers, index)
             marks.tensor[region][words] = marks.number(rule.writes)
             marks.writer[region][words] = index
         proven += len(words)
     for layout in program.outputs:
         words = np.arange(layout.size // WORD_BYTES) + layout.offset // WORD_BYTES
         _inside(f"output {layout.name}", program, layout.region, words)
-        marks.expect(f"the host for output {layout.name}", layout.region, words, frozenset({layout.name}))
+        marks.expect(f"the host for output {layout.name}", layout.region, words, facts.output(layout.name))
     return proven
 
 

@@ -35,15 +35,16 @@ class Operand:
     def words(self) -> int:
         return len(self.slots) // 16
 
-    def at(self, row: int, word: int = 0) -> tuple[int, int]:
-        """(region, word) of a channel word of a row's first pixel."""
-        return self.region, self.offset + row * self.cols * self.pitch + word
+    def at(self, row: int, word: int = 0, col: int = 0) -> tuple[int, int]:
+        """(region, word) of a pixel's channel word."""
+        return self.region, self.offset + (row * self.cols + col) * self.pitch + word
 
-    def axes(self, rows: int, words: int) -> list[Axis]:
-        """Loops over some words of all pixels of some rows, packed on chip."""
+    def axes(self, rows: int, words: int, cols: int | None = None, step: int = 1) -> list[Axis]:
+        """Loops over some words of ``cols`` pixels (all, if not given) of some rows, packed on chip; every ``step``-th both ways."""
+        cols = self.cols if cols is None else cols
         return [
-            Axis(count=rows, memory=self.cols * self.pitch, chip=self.cols * words),
-            Axis(count=self.cols, memory=self.pitch, chip=words),
+            Axis(count=rows, memory=step * self.cols * self.pitch, chip=cols * words),
+            Axis(count=cols, memory=step * self.pitch, chip=words),
             Axis(count=words, memory=1, chip=1),
         ]
 
@@ -94,9 +95,9 @@ def plan_memory(
 
 
 def lives(steps: Sequence[Step], views: Mapping[str, View], words: Mapping[str, int]) -> list[Life]:
-    """When each tensor is in use, from the step that writes it (or the start, if none does) to the last that reads it."""
+    """When each tensor that owns memory is in use: from the first step that writes any of it (or the start) to the last reader."""
     last = {views[name].base: i for i, step in enumerate(steps) for name in step.reads}
-    first = dict.fromkeys(last, 0) | {step.target: i for i, step in enumerate(steps)}
+    first = dict.fromkeys(last, 0) | {views[step.target].base: i for i, step in reversed(list(enumerate(steps)))}
     return [Life(name=name, words=words[name], first=i, last=max(i, last.get(name, i))) for name, i in first.items()]
 
 

@@ -8,13 +8,18 @@ from typing import Any
 from hw.spec.ops import (
     Add,
     AvgPool2d,
+    Clip,
+    Concat,
     Conv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     Linear,
     MaxPool2d,
+    Scale,
+    Shuffle,
     ShuffleJoin,
-    Split,
+    Slice,
+    Table,
     Upsample2x,
 )
 
@@ -22,11 +27,13 @@ Shape = tuple[int, int, int]
 
 
 def output_shape(operation: Any, inputs: Sequence[Shape]) -> Shape:
-    """Shape (C, H, W) of an operation's result; ValueError says which input does not fit."""
-    rule = _RULES[type(operation)]
+    """Shape (C, H, W) of an operation's result; ValueError says which input does not fit, or that the core has no such operation."""
+    rule = _RULES.get(type(operation))
+    if rule is None:
+        raise ValueError(f"{operation.op} is not an operation of this core")
     arity = 2 if type(operation) in (DeformDepthwiseConv2d, ShuffleJoin, Add) else 1
-    if len(inputs) != arity:
-        raise ValueError(f"{operation.op} needs {arity} inputs, not {len(inputs)}")
+    if type(operation) is not Concat and len(inputs) != arity:
+        raise ValueError(f"{operation.op} needs {arity} input{'s' if arity > 1 else ''}, not {len(inputs)}")
     shape = rule(operation, *inputs)
     if min(shape) < 1:
         raise ValueError(f"{operation.op}: the window does not fit an input of {inputs[0][1]}x{inputs[0][2]}")
@@ -51,8 +58,8 @@ def _windows(shape: Shape, channels: int, kernel: tuple[int, int], operation: An
 
 
 def _conv(operation: Conv2d, x: Shape) -> Shape:
-    oc, ic, kh, kw = operation.weight.shape
-    _channels(operation, ic, x)
+    oc, _, kh, kw = operation.weight.shape
+    _channels(operation, operation.in_channels, x)
     return _windows(x, oc, (kh, kw), operation)
 
 
@@ -76,10 +83,10 @@ def _deform(operation: DeformDepthwiseConv2d, x: Shape, s: Shape) -> Shape:
     return x[0], rows, cols
 
 
-def _split(operation: Split, x: Shape) -> Shape:
-    if x[0] % 2:
-        raise ValueError(f"split needs an even number of channels, not {x[0]}")
-    return x[0] // 2, x[1], x[2]
+def _slice(operation: Slice, x: Shape) -> Shape:
+    if operation.stop > x[0]:
+        raise ValueError(f"slice of channels {operation.start}..{operation.stop - 1} needs {operation.stop} channels, not {x[0]}")
+    return operation.stop - operation.start, x[1], x[2]
 
 
 def _same(operation: Any, a: Shape, b: Shape) -> Shape:
@@ -93,6 +100,22 @@ def _join(operation: ShuffleJoin, a: Shape, b: Shape) -> Shape:
     return 2 * channels, rows, cols
 
 
+def _scale(operation: Scale, x: Shape) -> Shape:
+    _channels(operation, operation.weight.shape[0], x)
+    return x
+
+
+def _concat(operation: Concat, *xs: Shape) -> Shape:
+    if len(xs) < 2 or len({x[1:] for x in xs}) != 1:
+        raise ValueError(f"concat needs two or more tensors of one height and width, not {list(xs)}")
+    return sum(x[0] for x in xs), xs[0][1], xs[0][2]
+
+
+def _shuffle(operation: Shuffle, x: Shape) -> Shape:
+    operation.order(x[0])
+    return x
+
+
 _RULES: dict[type, Callable[..., Shape]] = {
     Conv2d: _conv,
     Linear: _linear,
@@ -100,8 +123,13 @@ _RULES: dict[type, Callable[..., Shape]] = {
     DeformDepthwiseConv2d: _deform,
     MaxPool2d: lambda op, x: _windows(x, x[0], (op.kernel, op.kernel), op),
     AvgPool2d: lambda op, x: _windows(x, x[0], op.kernel, op),
-    Split: _split,
+    Slice: _slice,
     ShuffleJoin: _join,
     Add: _same,
     Upsample2x: lambda op, x: (x[0], 2 * x[1], 2 * x[2]),
+    Scale: _scale,
+    Table: lambda op, x: x,
+    Clip: lambda op, x: x,
+    Concat: _concat,
+    Shuffle: _shuffle,
 }

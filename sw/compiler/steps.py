@@ -1,7 +1,7 @@
 """A graph as the core's steps: what each engine is asked to do, before tiling and addresses.
 
-Splits vanish into views. A shuffle join becomes the merge of the convolution that makes its right side, or of an identity
-convolution where there is none that feeds the join alone. Graph outputs that own no memory (views, inputs) are copied.
+Every unit becomes a step. A slice that is no view is gathered by an identity convolution, a part of a concatenation that is not
+written in place is copied, and so are graph outputs that own no memory (views, inputs).
 """
 
 from __future__ import annotations
@@ -20,27 +20,37 @@ from hw.spec.ops import (
     Linear,
     MaxPool2d,
     Requant,
-    ShuffleJoin,
-    Split,
+    Scale,
     identity_requant,
 )
-from sw.compiler.slots import Slots, View, spread, users
+from sw.compiler.fuse import Engine, Unit
+from sw.compiler.slots import Layout, Slots, View, right_side
 from sw.graph import IntegerGraph, Node
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PwStep:
-    """A convolution on the array. ``weight`` (OC, IC, KH, KW); ``slots`` of its own result; ``left`` is zipped in, if named."""
+    """A convolution on the array in ``groups`` groups of channels.
+
+    ``weight`` (OC, IC / groups, KH, KW); ``in_slots`` and ``slots`` say which of its channels stand where in the source and in its
+    own result; ``table`` replaces the result's bytes. Then ``left`` is zipped in, or added and clipped to ``limits`` if there are
+    any. ``upsample`` stores every word of the outcome four times.
+    """
 
     name: str
     source: str
     target: str
-    left: str | None
+    in_slots: Slots
     slots: Slots
     weight: np.ndarray
     requant: Requant
+    groups: int = 1
     stride: int = 1
     padding: int = 0
+    table: np.ndarray | None = None
+    left: str | None = None
+    limits: tuple[int, int] | None = None
+    upsample: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -49,7 +59,7 @@ class PwStep:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DwStep:
-    """A depthwise step. ``weight`` (C, 3, 3) in modes conv and deform; ``offset`` names the offset map of mode deform."""
+    """A depthwise step. ``weight`` (C, KH, KW) in modes conv and deform; ``offset`` names the offset map of mode deform."""
 
     name: str
     source: str
@@ -61,6 +71,8 @@ class DwStep:
     offset: str | None = None
     stride: int = 1
     padding: int = 0
+    table: np.ndarray | None = None
+    upsample: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -69,11 +81,13 @@ class DwStep:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CopyStep:
-    """A tensor copied unchanged to memory of its own."""
+    """A tensor copied unchanged to the target's words from ``word`` on, each word four times with ``upsample``."""
 
     name: str
     source: str
     target: str
+    word: int = 0
+    upsample: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -81,7 +95,6 @@ class CopyStep:
 
 
 Step = PwStep | DwStep | CopyStep
-DW_MODES = {DepthwiseConv2d: DW_CONV, DeformDepthwiseConv2d: DW_DEFORM, AvgPool2d: DW_SUM}
 
 
 def copy_name(output: str) -> str:
@@ -95,36 +108,15 @@ def copied_outputs(graph: IntegerGraph, views: Mapping[str, View]) -> list[str]:
     return [name for name in unique if views[name].base != name or name in graph.inputs]
 
 
-def merged_joins(graph: IntegerGraph) -> dict[str, Node]:
-    """By the convolution's name the shuffle join that it can merge: it makes the join's right side and nothing else."""
-    readers, producer = users(graph), {node.output: node for node in graph.nodes}
-    found = {}
-    for join in graph.nodes:
-        if not isinstance(join.operation, ShuffleJoin):
-            continue
-        right = join.inputs[1]
-        alone = len(readers[right]) == 1 and right not in graph.outputs and right in producer
-        if alone and isinstance(producer[right].operation, (Conv2d, Linear)):
-            found[producer[right].name] = join
-    return found
-
-
-def build_steps(graph: IntegerGraph, views: Mapping[str, View], skip: set[str]) -> list[Step]:
-    """The steps of all nodes but those named in ``skip``, in execution order."""
-    merged = {name: join for name, join in merged_joins(graph).items() if join.name not in skip}
-    maker = {merged[node.name].name: node for node in graph.nodes if node.name in merged}
-    steps: list[Step] = []
-    for node in graph.nodes:
-        producer = maker.get(node.name)
-        left_out = node.name in skip or (producer is not None and producer.name in skip)
-        if left_out or isinstance(node.operation, Split) or node.name in merged:
-            continue
-        if isinstance(node.operation, ShuffleJoin):
-            steps.append(_join_step(graph, views, node, producer))
-        elif isinstance(node.operation, (Conv2d, Linear)):
-            steps.append(_pw_step(node, graph, node.output, None, views[node.output].slots))
-        else:
-            steps.append(_dw_step(node, graph))
+def build_steps(graph: IntegerGraph, units: list[Unit], layout: Layout) -> list[Step]:
+    """The steps of all units, gathers and copies, in execution order."""
+    views, position = layout.views, {node.name: i for i, node in enumerate(graph.nodes)}
+    timed: list[tuple[int, Step]] = [(unit.position, _step(unit, graph, views)) for unit in units]
+    timed += [(position[node.name], _gather(node, graph, views)) for node in layout.gathers]
+    for part in layout.parts:
+        copy = CopyStep(name=part.node.name, source=part.tensor, target=part.node.output, word=part.word)
+        timed.append((position[part.node.name], copy))
+    steps = [step for _, step in sorted(timed, key=lambda entry: entry[0])]
     steps += [CopyStep(name=copy_name(t), source=t, target=copy_name(t)) for t in copied_outputs(graph, views)]
     return steps
 
@@ -134,41 +126,73 @@ def effective_stride(node: Node, graph: IntegerGraph) -> int:
     return 1 if graph.tensors[node.output].shape[1:] == (1, 1) else getattr(node.operation, "stride", 1)
 
 
-def _pw_step(node: Node, graph: IntegerGraph, target: str, left: str | None, slots: Slots) -> PwStep:
-    operation = node.operation
-    weight = operation.weight if isinstance(operation, Conv2d) else operation.weight[:, :, None, None]
+def _step(unit: Unit, graph: IntegerGraph, views: Mapping[str, View]) -> Step:
+    if unit.engine is Engine.COPY:
+        return CopyStep(name=unit.name, source=unit.source, target=unit.output, upsample=unit.upsample)
+    return _pw_step(unit, graph, views) if unit.engine is Engine.ARRAY else _dw_step(unit, graph)
+
+
+def _pw_step(unit: Unit, graph: IntegerGraph, views: Mapping[str, View]) -> PwStep:
+    zipped = unit.left is not None and not unit.adds
+    slots = right_side(views[unit.left or ""].slots) if zipped else views[unit.output].slots
+    weight, groups = _array_weight(unit, graph)
     return PwStep(
-        name=node.name, source=node.inputs[0], target=target, left=left, slots=slots, weight=weight,
-        requant=operation.requant, stride=effective_stride(node, graph), padding=getattr(operation, "padding", 0),
-    )
+        name=unit.name, source=unit.source, target=unit.output, in_slots=views[unit.source].slots, slots=slots,
+        weight=weight, requant=unit.requant, groups=groups,
+        stride=effective_stride(unit.root, graph), padding=getattr(unit.root.operation, "padding", 0),
+        table=unit.table, left=unit.left, limits=unit.limits, upsample=unit.upsample,
+    )  # fmt: skip
 
 
-def _join_step(graph: IntegerGraph, views: Mapping[str, View], join: Node, producer: Node | None) -> PwStep:
-    """The convolution that merges a join, or else an identity convolution that carries the right side into it."""
-    left, right = join.inputs
-    channels = graph.tensors[right].shape[0]
-    slots = spread(channels, len(views[left].slots), odd=True)
-    if producer is not None:
-        return _pw_step(producer, graph, join.output, left, slots)
-    fmt = graph.tensors[right].fmt
+def _array_weight(unit: Unit, graph: IntegerGraph) -> tuple[np.ndarray, int]:
+    """Weights (OC, IC / groups, KH, KW) and groups; what is no convolution is one of single channels."""
+    operation = unit.root.operation
+    if isinstance(operation, Conv2d):
+        return operation.weight, operation.groups
+    if isinstance(operation, Linear):
+        return operation.weight[:, :, None, None], 1
+    if isinstance(operation, Scale):
+        return operation.weight[:, None, None, None], len(operation.weight)
+    return _identity(graph.tensors[unit.source].shape[0])
+
+
+def _identity(channels: int) -> tuple[np.ndarray, int]:
+    return np.ones((channels, 1, 1, 1), np.int64), channels
+
+
+def _gather(node: Node, graph: IntegerGraph, views: Mapping[str, View]) -> PwStep:
+    """A slice whose channels share words with others: an identity convolution that sees them alone."""
+    source, start, stop = node.inputs[0], node.operation.start, node.operation.stop
+    spec = graph.tensors[node.output]
+    weight, groups = _identity(stop - start)
     return PwStep(
-        name=join.name, source=right, target=join.output, left=left, slots=slots,
-        weight=np.eye(channels, dtype=np.int64)[:, :, None, None],
-        requant=identity_requant(channels, fmt.min_code, fmt.max_code),
-    )
+        name=node.name, source=source, target=node.output, slots=views[node.output].slots, weight=weight, groups=groups,
+        in_slots=tuple(s - start if start <= s < stop else -1 for s in views[source].slots),
+        requant=identity_requant(stop - start, spec.fmt.min_code, spec.fmt.max_code),
+    )  # fmt: skip
 
 
-def _dw_step(node: Node, graph: IntegerGraph) -> DwStep:
-    operation, stride = node.operation, effective_stride(node, graph)
-    if isinstance(operation, MaxPool2d):
-        spec = graph.tensors[node.output]
-        requant = identity_requant(spec.shape[0], spec.fmt.min_code, spec.fmt.max_code)
-        mode, kernel = DW_MAX, (operation.kernel, operation.kernel)
-    else:
-        mode, requant = DW_MODES[type(operation)], operation.requant
-        kernel = operation.kernel if isinstance(operation, AvgPool2d) else (3, 3)
+def _dw_step(unit: Unit, graph: IntegerGraph) -> DwStep:
+    mode, kernel, weight = _depthwise(unit)
     return DwStep(
-        name=node.name, source=node.inputs[0], target=node.output, mode=mode, kernel=kernel, requant=requant,
-        weight=getattr(operation, "weight", None), offset=node.inputs[1] if mode == DW_DEFORM else None,
-        stride=stride, padding=getattr(operation, "padding", 0),
-    )
+        name=unit.name, source=unit.source, target=unit.output, mode=mode, kernel=kernel, requant=unit.requant, weight=weight,
+        offset=unit.root.inputs[1] if mode == DW_DEFORM else None,
+        stride=effective_stride(unit.root, graph), padding=getattr(unit.root.operation, "padding", 0),
+        table=unit.table, upsample=unit.upsample,
+    )  # fmt: skip
+
+
+def _depthwise(unit: Unit) -> tuple[int, tuple[int, int], np.ndarray | None]:
+    """Mode, window and weights (C, KH, KW) of a unit on the depthwise engine; limits and tables are maxima of single codes."""
+    operation = unit.root.operation
+    if isinstance(operation, AvgPool2d):
+        return DW_SUM, operation.kernel, None
+    if isinstance(operation, (DepthwiseConv2d, DeformDepthwiseConv2d)):
+        return DW_CONV if isinstance(operation, DepthwiseConv2d) else DW_DEFORM, (3, 3), operation.weight
+    if isinstance(operation, Conv2d):
+        weight = operation.weight[:, 0]
+        return DW_CONV, (weight.shape[1], weight.shape[2]), weight
+    if isinstance(operation, Scale):
+        return DW_CONV, (1, 1), operation.weight[:, None, None]
+    side = operation.kernel if isinstance(operation, MaxPool2d) else 1
+    return DW_MAX, (side, side), None

@@ -54,8 +54,8 @@ class Layer(Protocol):
     """What the search must know of a layer.
 
     ``total_words`` channel words are cut in multiples of ``unit_words``, ``total_rows`` output rows anywhere. ``needs`` gives the
-    words of each on-chip memory (by the architecture parameter's name) for one group and stripe. ``loaded`` gives the words to
-    load for all groups together, for all stripes of ``rows`` rows together, and for all their pairs together.
+    words of each on-chip memory (by the architecture parameter's name) for the largest group of ``words`` words and stripe. ``loaded``
+    gives the words to load for all such groups together, for all stripes of ``rows`` rows together, and for all their pairs together.
     """
 
     @property
@@ -69,7 +69,7 @@ class Layer(Protocol):
 
     def needs(self, words: int, rows: int) -> dict[str, int]: ...
 
-    def loaded(self, rows: int) -> tuple[int, int, int]: ...
+    def loaded(self, words: int, rows: int) -> tuple[int, int, int]: ...
 
 
 def spans(total: int, size: int) -> list[Span]:
@@ -134,7 +134,7 @@ def _balanced(total: int, most: int) -> int:
 
 def _cost(layer: Layer, tiling: Tiling) -> tuple[int, int, int]:
     groups, stripes = -(-layer.total_words // tiling.words), -(-layer.total_rows // tiling.rows)
-    group_data, stripe_data, pair_data = layer.loaded(tiling.rows)
+    group_data, stripe_data, pair_data = layer.loaded(tiling.words, tiling.rows)
     if tiling.groups_outer:
         words = group_data + stripe_data * (groups if stripes > 1 else 1)
     else:

@@ -25,16 +25,25 @@ def gather(values: np.ndarray, slots: Slots, axis: int = 0) -> np.ndarray:
     return np.moveaxis(np.where(real, picked, 0), 0, axis)
 
 
-def array_weights(weight: np.ndarray, out_slots: Slots, in_slots: Slots, cells: int, wide: bool) -> bytes:
-    """Weight words of a convolution (OC, IC, KH, KW): for each tile of output words, for each step of K one byte per cell.
+def expand(weight: np.ndarray, groups: int, out_slots: Slots, in_slots: Slots) -> np.ndarray:
+    """A grouped convolution's weights (OC, IC / groups, KH, KW) by slots (out, in, KH, KW): zero across groups and at pads."""
+    per_out, per_in = len(weight) // groups, weight.shape[1]
+    out, inner = np.asarray(out_slots), np.asarray(in_slots)
+    local = inner[None, :] - (out // per_out * per_in)[:, None]
+    real = (out >= 0)[:, None] & (inner >= 0)[None, :] & (local >= 0) & (local < per_in)
+    picked = weight[np.maximum(out, 0)[:, None], np.where(real, local, 0)]
+    return np.where(real[:, :, None, None], picked, 0)
+
+
+def array_weights(slotted: np.ndarray, cells: int, wide: bool) -> bytes:
+    """Weight words of a convolution by slots (out, in, KH, KW): for each tile of output words, for each step of K a byte per cell.
 
     K runs over (ky, kx, input word, lane). A cell holds one wide weight, or two: in its lower digit a channel of the first half
     of the tile, in its upper digit the channel ``cells`` further on. Channels that the last tile lacks have zero weights.
     """
-    slotted = gather(gather(weight, in_slots, axis=1), out_slots)
-    steps = slotted.transpose(0, 2, 3, 1).reshape(len(out_slots), -1)
+    steps = slotted.transpose(0, 2, 3, 1).reshape(len(slotted), -1)
     channels = cells if wide else 2 * cells
-    tiles = -(-len(out_slots) // channels)
+    tiles = -(-len(slotted) // channels)
     padded = np.zeros((tiles * channels, steps.shape[1]), np.int64)
     padded[: len(steps)] = steps
     halves = padded.reshape(tiles, channels // cells, cells, -1)
@@ -43,8 +52,10 @@ def array_weights(weight: np.ndarray, out_slots: Slots, in_slots: Slots, cells: 
 
 
 def tap_weights(weight: np.ndarray, slots: Slots) -> bytes:
-    """Depthwise weights (C, 3, 3): for each channel word nine words, taps row by row."""
-    slotted = gather(weight, slots).reshape(-1, WORD_BYTES, TAP_WORDS)
+    """Depthwise weights (C, KH, KW), up to 3 x 3: for each channel word nine words, tap (i, j) in word 3 * i + j."""
+    taps = np.zeros((len(weight), 3, 3), np.int64)
+    taps[:, : weight.shape[1], : weight.shape[2]] = weight
+    slotted = gather(taps, slots).reshape(-1, WORD_BYTES, TAP_WORDS)
     return (slotted.transpose(0, 2, 1) & 0xFF).astype(np.uint8).tobytes()
 
 
@@ -54,3 +65,8 @@ def requantise_records(requant: Requant, slots: Slots) -> bytes:
     for name in ("bias", "multiplier", "shift"):
         records[name] = gather(getattr(requant, name), slots)
     return records.tobytes()
+
+
+def table_bytes(values: np.ndarray) -> bytes:
+    """A table (256,) as its memory holds it: the low byte of each value."""
+    return (values & 0xFF).astype(np.uint8).tobytes()

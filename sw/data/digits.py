@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hw.spec.fixed import FixedFormat
 
-__all__ = ["INPUT_FORMAT", "Digits", "augment", "load_digits"]
+__all__ = ["INPUT_FORMAT", "Digits", "augment", "held_out_mask", "load_digits"]
 
 INPUT_FORMAT = FixedFormat(8, 4, signed=False)
 """Pixels are 0..16 sixteenths: exact codes."""
@@ -37,21 +37,21 @@ def load_digits(seed: int = 2024) -> Digits:
     pixels, labels = load(return_X_y=True)
     images = torch.from_numpy(pixels.astype(np.float32).reshape(-1, 1, 8, 8) / 16)
     targets = torch.from_numpy(labels.astype(np.int64))
-    held_out = torch.from_numpy(_held_out(labels, seed))
+    held_out = torch.from_numpy(held_out_mask(labels, _HELD_OUT, seed))
     return Digits(train_images=images[~held_out], train_labels=targets[~held_out],
                   test_images=images[held_out], test_labels=targets[held_out])
 
 
-def _held_out(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Mask of `_HELD_OUT` images, each class by its share; largest remainders get the rest."""
+def held_out_mask(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Mask of ``count`` of the labels (N,), each class by its share; largest remainders get the rest."""
     classes, sizes = np.unique(labels, return_counts=True)
-    shares = sizes * _HELD_OUT / labels.size
+    shares = sizes * count / labels.size
     counts = np.floor(shares).astype(int)
-    counts[np.argsort(counts - shares, kind="stable")[: _HELD_OUT - counts.sum()]] += 1
+    counts[np.argsort(counts - shares, kind="stable")[: count - counts.sum()]] += 1
     random = np.random.default_rng(seed)
     mask = np.zeros(labels.size, bool)
-    for name, count in zip(classes, counts, strict=True):
-        mask[random.permutation(np.flatnonzero(labels == name))[:count]] = True
+    for name, chosen in zip(classes, counts, strict=True):
+        mask[random.permutation(np.flatnonzero(labels == name))[:chosen]] = True
     return mask
 
 

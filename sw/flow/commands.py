@@ -47,17 +47,29 @@ def verify_files(
     rtl: Path | None = None,
     images: int | None = None,
     variants: Sequence[Variant] = (),
+    interpreter_only: bool = False,
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Report:
-    """Verify a program's file against its graph's file; ``variants`` are further runs of the Verilog."""
+    """Verify a program's file against its graph's file; ``variants`` are further runs of the Verilog.
+
+    ``interpreter_only`` leaves the Verilog out.
+    """
     if images is not None and images < 1:
         raise ValueError(f"the number of images must be at least 1, not {images}")
     if rtl is not None and not rtl.is_file():
         raise ValueError(f"there is no Verilog file {rtl}: write one with 'bitloom emit'")
     network = IntegerGraph.load(graph)
     codes = load_inputs(inputs, network.inputs)
-    simulation = Simulation(rtl=rtl, variants=variants)
-    return verify(network, Program.load(program), codes, images=images, simulation=simulation, progress=progress)
+    simulation = None if interpreter_only and rtl is None else Simulation(rtl=rtl, variants=variants)
+    return verify(
+        network,
+        Program.load(program),
+        codes,
+        images=images,
+        simulation=simulation,
+        interpreter_only=interpreter_only,
+        progress=progress,
+    )
 
 
 def run_file(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def load_arch(name: str) -> DeformArch:
     if name == DEFAULT_ARCH:
         return DeformArch()
     path = Path(name)
-    text = path.read_text(encoding="utf-8")
-    data = _toml(text, path) if path.suffix == ".toml" else _json(text, path)
+    what = "a table of architecture parameters"
+    data = read_toml(path, what) if path.suffix == ".toml" else _table(_json(path), path, what)
     try:
         arch = Arch.from_dict({"core": "deform", **data})
     except (TypeError, ValueError) as error:
@@ -33,28 +33,28 @@ def load_arch(name: str) -> DeformArch:
     return arch
 
 
-def _json(text: str, path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Any:
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8 or not JSON
         raise ValueError(f"{path} is not an architecture in JSON ({error})") from error
-    return _table(data, path)
 
 
-def _toml(text: str, path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The table of a TOML file; ``what`` it should be, for the message where it is none."""
     try:
         import tomllib
     except ImportError as error:
-        raise ValueError(f"reading {path} needs Python 3.11 or newer: write the architecture as JSON") from error
+        raise ValueError(f"reading {path} needs Python 3.11 or newer") from error
     try:
-        return _table(tomllib.loads(text), path)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not an architecture in TOML ({error})") from error
+        return _table(tomllib.loads(path.read_text(encoding="utf-8")), path, what)
+    except ValueError as error:  # not UTF-8 or not TOML
+        raise ValueError(f"{path} is not {what} in TOML ({error})") from error
 
 
-def _table(data: Any, path: Path) -> dict[str, Any]:
+def _table(data: Any, path: Path, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold a table of architecture parameters, not {type(data).__name__}")
+        raise ValueError(f"{path} must hold {what}, not {type(data).__name__}")
     return data
 
 
@@ -88,25 +88,53 @@ def save_json(path: Path, data: Any) -> None:
     write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
-def load_model(spec: str) -> Any:
-    """The torch model that ``FILE.py:NAME`` names: a module, or a function or class that makes one."""
+def source_file(spec: str) -> Path:
+    """The file of ``FILE.py:NAME``."""
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not name or path.suffix != ".py":
-        raise ValueError(f"a model is named FILE.py:NAME, a function that makes it, not {spec!r}")
+        raise ValueError(f"models and data are named FILE.py:NAME, a function that makes them, not {spec!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        made = _attribute(path, name)
-        from torch import nn
+    return path
 
-        model = made if isinstance(made, nn.Module) or not callable(made) else made()
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """The function or class that ``FILE.py:NAME`` names; whatever the file raises becomes a ValueError that names it."""
+    path, name = source_file(spec), spec.rpartition(":")[2]
+    found: Any = _guarded(spec, lambda: _attribute(path, name))
+    if not callable(found):
+        raise ValueError(f"{spec} must be a function or class, not {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def load_maker(spec: str) -> Callable[[], Any]:
+    """The same, of something that is called without arguments; what the call raises becomes a ValueError too."""
+    found = load_function(spec)
+    return lambda: _guarded(spec, found)
+
+
+def _guarded(spec: str, call: Callable[[], Any]) -> Any:
+    """What a user's own code gives; its errors with the place they come from."""
+    try:
+        return call()
     except ImportError as error:
-        raise ValueError(f"{path} cannot be imported ({error}); torch comes with: pip install 'bitloom[train]'") from error
+        raise ValueError(f"{spec} cannot be imported ({error}); torch comes with: pip install 'bitloom[train]'") from error
     except ValueError:
         raise
-    except Exception as error:  # whatever the user's own file raises
+    except Exception as error:
         raise ValueError(f"{spec} raised {type(error).__name__}: {error}") from error
+
+
+def load_model(spec: str) -> Any:
+    """The torch model that ``FILE.py:NAME`` names: a module, or a function or class that makes one."""
+    path = source_file(spec)
+    made = _guarded(spec, lambda: _attribute(path, spec.rpartition(":")[2]))
+    try:
+        from torch import nn
+    except ImportError as error:
+        raise ValueError(f"{spec} needs torch: pip install 'bitloom[train]' ({error})") from error
+    model = made if isinstance(made, nn.Module) or not callable(made) else _guarded(spec, made)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} must give a torch.nn.Module, not {type(model).__name__}")
     return model
@@ -118,6 +146,8 @@ def _attribute(path: Path, name: str) -> Any:
     assert where is not None and where.loader is not None
     module = importlib.util.module_from_spec(where)
     sys.path.insert(0, str(path.resolve().parent))
+    # Worker processes of a DataLoader, and pickling, find the module by its name.
+    sys.modules.setdefault(path.stem, module)
     try:
         where.loader.exec_module(module)
     finally:

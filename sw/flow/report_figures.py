@@ -16,6 +16,8 @@ from sw.graph import IntegerGraph
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sw.quant.train import Progress
+
 INK, GRID = "#1f2933", "#d8dee6"
 BLUE, ORANGE, GREEN, RED = "#2f6fb0", "#e08a2e", "#4c9a6a", "#c23b3b"
 DIGITS_PER_ROW = 20
@@ -51,6 +53,23 @@ def _png(figure: Figure, words: str) -> str:
 def _plain(axes: Any) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def curves_png(history: Sequence[Progress]) -> bytes:
+    """Loss and held-out accuracy by epoch, the float and the fixed-point phase one after the other, as a PNG file."""
+    figure = _figure(8.0, 3.0)
+    loss, score = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history) + 1)
+    for axes, values, name in ((loss, [p.loss for p in history], "loss"), (score, [p.accuracy for p in history], "held-out score")):
+        for phase, color in (("float", BLUE), ("fixed", ORANGE)):
+            chosen = [i for i, p in enumerate(history) if p.phase == phase]
+            axes.plot(epochs[chosen], [values[i] for i in chosen], marker="o", markersize=3, color=color, label=phase)
+        axes.set(xlabel="epoch", ylabel=name)
+        _plain(axes)
+    score.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def digits_figure(images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> str:

@@ -26,7 +26,7 @@ from hw.spec.program import Program
 from sw.flow.alive import tensor_lives
 from sw.flow.chain import Report, graph_ops, ops_machine, torch_graph
 from sw.flow.link import Link
-from sw.flow.machine_rtl import Images, Recorded, RtlTally, compare_devices
+from sw.flow.machine_rtl import Images, Recorded, RtlTally, compare_devices, run_recorded
 from sw.flow.predict import predictor
 from sw.flow.stored import stored_tensors
 from sw.graph import IntegerGraph
@@ -86,6 +86,7 @@ def verify(
     torch_trace: Mapping[str, np.ndarray] | None = None,
     images: int | None = None,
     simulation: Simulation | None = None,
+    interpreter_only: bool = False,
     progress: Progress = lambda step, done, total: None,
 ) -> Report:
     """Compare every link of the chain.
@@ -98,7 +99,10 @@ def verify(
     rtl : short for ``simulation=Simulation(rtl=rtl)``
     torch_trace : codes (N, C, H, W) of the frozen model by tensor name, for the link torch_graph
     images : compare only the first so many
+    interpreter_only : leave the Verilog out, and with it the links machine_rtl and timing; needs no simulator and is much faster
     """
+    if interpreter_only and (rtl is not None or simulation is not None):
+        raise ValueError("a Verilog file or simulation was given, and interpreter_only leaves them out: give one or the other")
     if arch is not None and arch.arch_id != program.arch.arch_id:
         raise ValueError(
             f"the program was compiled for arch_id {program.arch.arch_id:016x}, not for the given {arch.arch_id:016x}: "
@@ -112,8 +116,28 @@ def verify(
         report.links["torch_graph"] = torch_graph(graph, trace, {k: v[:images] for k, v in torch_trace.items()})
     report.links["graph_ops"] = graph_ops(graph, trace, codes)
     singles = [{name: array[i] for name, array in codes.items()} for i in range(report.images)]
-    _run_devices(report, program, singles, trace, simulation or Simulation(rtl=rtl), progress)
+    if interpreter_only:
+        _run_interpreter(report, program, singles, trace, progress)
+    else:
+        _run_devices(report, program, singles, trace, simulation or Simulation(rtl=rtl), progress)
     return report
+
+
+def _run_interpreter(
+    report: Report, program: Program, images: Images, trace: Mapping[str, np.ndarray], progress: Progress
+) -> None:
+    """The interpreter alone; fills the link ops_machine of the report."""
+    machine = InterpreterDevice(program.arch, seed=DIRT)
+    machine.dirty(program, DIRT)
+    link = report.links["ops_machine"] = Link(name="ops_machine", unit="codes")
+    where = machine.load(program)
+    for number, image in enumerate(images):
+        run = run_recorded(machine, program, where, image, strict=True)
+        if run.problem:
+            link.differ(f"image {number}: the program {run.problem}")
+        else:
+            ops_machine(link, number, trace, _tensors(program, where, run))
+        progress("interpreter", number + 1, len(images))
 
 
 def _run_devices(

@@ -7,25 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from hw.spec.fixed import FixedFormat, Rounding
-from sw.quant.layers import QuantConv2d, QuantDeformDepthwise, QuantDepthwiseConv2d, QuantLinear, QuantOp
+from hw.spec.fixed import Rounding
+from sw.quant.base import QuantOp
+from sw.quant.finite import check_finite
+from sw.quant.formats import OFFSET_FORMAT, activation_points, offset_groups, sharing_groups
+from sw.quant.forms import SquareMean
+from sw.quant.layers import (
+    QuantConv2d,
+    QuantDeformConv2d,
+    QuantDeformDepthwise,
+    QuantDepthwiseConv2d,
+    QuantLayer,
+    QuantLinear,
+    QuantScale,
+)
 from sw.quant.lower import INPUT, WEIGHTED, Draft, Lowered, Problem, lower
 from sw.quant.model import QuantModel, Step
-from sw.quant.points import ActivationPoint
-from sw.quant.recipe import Recipe, RecipeError
+from sw.quant.points import weight_point
+from sw.quant.recipe import LayerRecipe, Recipe
 from sw.quant.shapes import (
     QuantAdd,
     QuantAvgPool2d,
+    QuantConcat,
     QuantMaxPool2d,
+    QuantShuffle,
     QuantShuffleJoin,
-    QuantSplit,
+    QuantSlice,
     QuantUpsample2x,
 )
+from sw.quant.tables import QuantClip, QuantTable
 
 __all__ = ["OFFSET_FORMAT", "UnsupportedModelError", "quantize_model", "unsupported"]
-
-OFFSET_FORMAT = FixedFormat(8, 0)
-"""Offsets of a square deformable convolution: whole pixels, rounded half up."""
 
 
 class UnsupportedModelError(ValueError):
@@ -45,127 +57,106 @@ def unsupported(model: nn.Module, recipe: Recipe | None = None) -> list[Problem]
 def quantize_model(model: nn.Module, recipe: Recipe | None = None) -> QuantModel:
     """A fixed-point copy of a model, in FLOAT mode; the next step is its `calibrate`.
 
-    BatchNorm is folded into the layer before it, ReLU into its requantisation. Raises UnsupportedModelError, which names
-    every unsupported layer, and RecipeError for a recipe that does not fit the model.
+    BatchNorm is folded into the layer before it or, where it cannot be or the recipe says so, a layer of its own;
+    activations that only limit go into the requantisation before them, others become tables. Raises UnsupportedModelError,
+    which names every unsupported layer, RecipeError for a recipe that does not fit the model, and NonFiniteError for NaN or
+    infinite weights.
     """
     recipe = recipe or Recipe()
     lowered = lower(model, recipe)
     if lowered.problems:
         raise UnsupportedModelError(lowered.problems)
-    recipe.check_patterns([name for name, _ in model.named_modules() if name])
-    groups = _sharing_groups(lowered)
-    offsets = {groups[d.inputs[1]] for d in lowered.drafts if d.kind == "deform"}
-    points = _points(lowered, groups, offsets, recipe)
-    layers = {d.name: _layer(d, recipe, first=d is _first(lowered), offset=groups[d.name] in offsets)
-              for d in lowered.drafts}
+    check_finite(model)
+    places = [name for name, _ in model.named_modules() if name]
+    recipe.check_patterns(dict.fromkeys([*places, *(d.name for d in lowered.drafts)]))
+    groups = sharing_groups(lowered)
+    layers = _layers(lowered, groups, recipe)
     return QuantModel(
-        layers=layers, steps=[Step(name=d.name, inputs=d.inputs) for d in lowered.drafts], groups=groups, points=points,
-        outputs=lowered.outputs, flat=lowered.flat, several=lowered.several, rounding=recipe.rounding, input_name=INPUT,
+        layers=layers, steps=[Step(name=d.name, inputs=d.inputs) for d in lowered.drafts], groups=groups,
+        points=activation_points(lowered, groups, recipe), outputs=lowered.outputs, flat=lowered.flat,
+        several=lowered.several, rounding=recipe.rounding, input_name=INPUT,
     )
 
 
-def _first(lowered: Lowered) -> Draft | None:
-    return next((d for d in lowered.drafts if d.kind in WEIGHTED), None)
-
-
-_SHARING = ("max_pool", "split", "join", "upsample", "add")
-
-
-def _sharing_groups(lowered: Lowered) -> dict[str, str]:
-    """Tensor name to its group's key, the name of the group's first tensor."""
-    parent = {INPUT: INPUT} | {d.name: d.name for d in lowered.drafts}
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    order = {name: i for i, name in enumerate(parent)}
+def _layers(lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> dict[str, QuantOp]:
+    first = next((d for d in lowered.drafts if d.kind in WEIGHTED), None)
+    offsets = offset_groups(lowered, groups, "deform")
+    made: dict[str, QuantOp] = {}
     for draft in lowered.drafts:
-        if draft.kind in _SHARING:
-            for other in draft.inputs:
-                first, second = sorted((find(draft.name), find(other)), key=order.__getitem__)
-                parent[second] = first
-    return {name: find(name) for name in parent}
+        entry = recipe.layer(draft.name, first=draft is first)
+        rounding = Rounding.RND if groups[draft.name] in offsets else entry.rounding
+        assert rounding is not None
+        make = _weighted if draft.kind in WEIGHTED else _MAKERS[draft.kind]
+        made[draft.name] = make(draft, entry, rounding)
+    return made
 
 
-def _points(
-    lowered: Lowered, groups: dict[str, str], offsets: set[str], recipe: Recipe
-) -> dict[str, ActivationPoint]:
-    unsigned = _non_negative(lowered, groups, recipe)
-    fixed: dict[str, FixedFormat] = dict.fromkeys(offsets, OFFSET_FORMAT)
-    if recipe.input_format is not None:
-        if groups[INPUT] in offsets and recipe.input_format != OFFSET_FORMAT:
-            raise RecipeError(f"the input is used as offsets: its format must be {OFFSET_FORMAT}, not {recipe.input_format}")
-        fixed[groups[INPUT]] = recipe.input_format
-    return {key: ActivationPoint(width=fixed[key].width if key in fixed else _width(key, lowered, groups, recipe),
-                                 signed=key not in unsigned, fixed=fixed.get(key))
-            for key in dict.fromkeys(groups.values())}
-
-
-def _width(key: str, lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> int:
-    makers = {d.name: recipe.layer(d.name).activation_bits for d in lowered.drafts
-              if groups[d.name] == key and d.kind not in _SHARING}
-    if groups[INPUT] == key:
-        makers[INPUT] = recipe.activation_bits
-    widths = set(makers.values())
-    if len(widths) > 1:
-        raise RecipeError(f"layers that share one format must have one activation_bits, not {makers}")
-    return widths.pop() or recipe.activation_bits
-
-
-def _non_negative(lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> set[str]:
-    """Groups whose tensors are all non-negative: the largest set that the layers do not contradict."""
-    good = set(groups.values())
-    if recipe.input_format is None or recipe.input_format.signed:
-        good.discard(groups[INPUT])
-    before = -1
-    while before != len(good):
-        before = len(good)
-        for draft in lowered.drafts:
-            from_inputs = draft.kind in (*_SHARING, "avg_pool") and all(groups[t] in good for t in draft.inputs)
-            if not (draft.relu or from_inputs):
-                good.discard(groups[draft.name])
-    return good
-
-
-def _layer(draft: Draft, recipe: Recipe, *, first: bool, offset: bool) -> QuantOp:
-    entry = recipe.layer(draft.name, first=first)
-    rounding = Rounding.RND if offset else entry.rounding
-    assert rounding is not None
-    if draft.kind in WEIGHTED:
-        make: Callable[..., QuantOp] = _WEIGHTED_TYPES[draft.kind]
-        return make(draft.source, draft.norm, weight_bits=entry.weight_bits, rounding=rounding, relu=draft.relu)
-    if draft.kind == "avg_pool":
-        return _avg_pool(draft, rounding)
-    if draft.kind == "max_pool":
-        return _max_pool(draft.source)
-    if draft.kind == "split":
-        return QuantSplit(draft.half)
-    if draft.kind == "add":
-        return QuantAdd(relu=draft.relu)
-    return QuantShuffleJoin() if draft.kind == "join" else QuantUpsample2x()
-
-
-_WEIGHTED_TYPES: dict[str, type[QuantOp]] = {
-    "conv": QuantConv2d, "depthwise": QuantDepthwiseConv2d, "deform": QuantDeformDepthwise, "linear": QuantLinear,
+_WEIGHTED_TYPES: dict[str, type[QuantLayer]] = {
+    "conv": QuantConv2d, "depthwise": QuantDepthwiseConv2d, "deform": QuantDeformDepthwise,
+    "deform_conv": QuantDeformConv2d, "linear": QuantLinear,
 }
 
 
-def _max_pool(pool: Any) -> QuantMaxPool2d:
+def _weighted(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantLayer:
+    source: Any = draft.source
+    if draft.kind == "scale":
+        return _scale(draft, entry, rounding)
+    make: Callable[..., QuantLayer] = _WEIGHTED_TYPES[draft.kind]
+    return make(source, draft.norm, point=weight_point(entry, source.weight.shape[0]), rounding=rounding, bounds=draft.bounds)
+
+
+def _scale(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantScale:
+    """A BatchNorm of its own: coefficients of 8 bits with a binary point per channel, whatever weights have."""
+    norm: Any = draft.source
+    wide = entry if entry.weight_format is not None else LayerRecipe(weight_bits=8, digit_kind="k_hot", per_channel=True)
+    return QuantScale(norm, point=weight_point(wide, norm.num_features), rounding=rounding, bounds=draft.bounds)
+
+
+def _max_pool(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantMaxPool2d:
+    pool: Any = draft.source
+    if isinstance(pool, nn.AdaptiveMaxPool2d):
+        return QuantMaxPool2d(None)
     kernel = _one(pool.kernel_size)
     return QuantMaxPool2d(kernel, kernel if pool.stride is None else _one(pool.stride), _one(pool.padding))
 
 
-def _avg_pool(draft: Draft, rounding: Rounding) -> QuantAvgPool2d:
+def _avg_pool(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantAvgPool2d:
     pool: Any = draft.source
     if isinstance(pool, nn.AdaptiveAvgPool2d):
-        return QuantAvgPool2d(None, rounding=rounding, relu=draft.relu)
-    size = pool.kernel_size
-    kernel = (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
+        return QuantAvgPool2d(None, cells=_two(pool.output_size), square=isinstance(pool, SquareMean), rounding=rounding,
+                              bounds=draft.bounds)
+    kernel = _two(pool.kernel_size)
     stride = _one(kernel if pool.stride is None else pool.stride)
-    return QuantAvgPool2d(kernel, stride=stride, padding=_one(pool.padding), rounding=rounding, relu=draft.relu)
+    return QuantAvgPool2d(kernel, stride=stride, padding=_one(pool.padding), rounding=rounding, bounds=draft.bounds)
+
+
+def _slice(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantSlice:
+    assert draft.span is not None
+    return QuantSlice(draft.span)
+
+
+def _table(draft: Draft, entry: LayerRecipe, rounding: Rounding) -> QuantTable:
+    assert draft.source is not None
+    return QuantTable(draft.source, rounding=rounding, bounds=draft.bounds)
+
+
+_MAKERS: dict[str, Callable[[Draft, LayerRecipe, Rounding], QuantOp]] = {
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
+    "slice": _slice,
+    "table": _table,
+    "concat": lambda draft, entry, rounding: QuantConcat(),
+    "shuffle": lambda draft, entry, rounding: QuantShuffle(draft.groups),
+    "join": lambda draft, entry, rounding: QuantShuffleJoin(),
+    "upsample": lambda draft, entry, rounding: QuantUpsample2x(),
+    "add": lambda draft, entry, rounding: QuantAdd(rounding=rounding, bounds=draft.bounds),
+    "clip": lambda draft, entry, rounding: QuantClip(rounding=rounding, bounds=draft.bounds),
+}
 
 
 def _one(value: Any) -> int:
     return int(value[0]) if isinstance(value, (tuple, list)) else int(value)
+
+
+def _two(value: Any) -> tuple[int, int]:
+    return (int(value[0]), int(value[1])) if isinstance(value, (tuple, list)) else (int(value), int(value))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sw.quant.primitives import sample_bilinear
 
-__all__ = ["deform_conv2d"]
+__all__ = ["DeformConv2d", "contract", "deform_conv2d", "sample_taps"]
 
 Pair = int | tuple[int, int]
 
@@ -36,27 +38,60 @@ def deform_conv2d(
 
     Returns (N, OC, OH, OW). Raises ValueError where shapes do not fit.
     """
+    y = contract(sample_taps(input, offset, weight, stride, padding, dilation, mask), weight)
+    return y if bias is None else y + bias.view(1, -1, 1, 1)
+
+
+def sample_taps(
+    input: Tensor, offset: Tensor, weight: Tensor, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """What each tap of `deform_conv2d` reads: (N, IC, KH * KW, OH, OW). Of ``weight`` only the shape is used."""
     kernel = int(weight.shape[2]), int(weight.shape[3])
     taps = kernel[0] * kernel[1]
     groups = _offset_groups(input, offset, weight, taps)
     rows, cols = _positions(offset, groups, kernel, _pair(stride), _pair(padding), _pair(dilation))
-    if rows.shape[3:] != _output_size(input, kernel, _pair(stride), _pair(padding), _pair(dilation)):
-        raise ValueError(f"offset must have one value per output pixel, not a map of {tuple(rows.shape[3:])}")
+    size = _output_size(input, kernel, _pair(stride), _pair(padding), _pair(dilation))
+    if rows.shape[3:] != size:
+        raise ValueError(f"offset must have one value per output pixel {size}, not a map of {tuple(rows.shape[3:])}")
     parts = [sample_bilinear(x, rows[:, i], cols[:, i]) for i, x in enumerate(input.chunk(groups, 1))]
     if mask is not None:
         if mask.shape != (input.shape[0], groups * taps, *rows.shape[3:]):
             raise ValueError(f"mask must have one value per tap and output pixel, not shape {tuple(mask.shape)}")
         parts = [p * m.unsqueeze(1) for p, m in zip(parts, mask.chunk(groups, 1), strict=True)]
-    y = _contract(torch.cat(parts, 1), weight)
-    return y if bias is None else y + bias.view(1, -1, 1, 1)
+    return torch.cat(parts, 1)
 
 
-def _contract(samples: Tensor, weight: Tensor) -> Tensor:
+def contract(samples: Tensor, weight: Tensor) -> Tensor:
     """samples (N, IC, T, OH, OW) and weight (OC, IC / G, KH, KW) to (N, OC, OH, OW)."""
     groups = samples.shape[1] // weight.shape[1]
     split = samples.unflatten(1, (groups, weight.shape[1]))
     kernels = weight.flatten(2).unflatten(0, (groups, -1))
     return torch.einsum("ngctyx,goct->ngoyx", split, kernels).flatten(1, 2)
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution as a layer: ``forward(x, offset)``, one offset group, no mask; parameters as of Conv2d.
+
+    x (N, IC, H, W), offset (N, 2 * KH * KW, OH, OW) of (row, column) pairs per tap; returns (N, OC, OH, OW).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
+        dilation: Pair = 1, groups: int = 1, bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups must divide {in_channels} input and {out_channels} output channels, not {groups}")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
 def _positions(

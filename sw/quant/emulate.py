@@ -2,10 +2,12 @@
 
 Products run as `unfold` and matrix multiplication, never as `conv2d`, whose library may choose a transform algorithm
 (Winograd, FFT) that is not exact on integers. A float32 product is used only where the caller has proven that no partial
-sum of any channel leaves 2**24; float64 holds every case of the core.
+sum of any channel leaves 2**24; float64 holds every case of the core. `sw.quant.guard` probes that products are exact.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,12 +16,25 @@ from torch.nn import functional as F
 
 from hw.spec.fixed import FixedFormat, Rounding
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
+from sw.quant.deform import sample_taps
 from sw.quant.fake import exact_power_of_two, round_exact
+from sw.quant.guard import exact_product
 from sw.quant.primitives import pick, square_taps
 
-__all__ = ["conv_codes", "deform_codes", "depthwise_codes", "exact_dtype", "requantise_codes"]
+__all__ = ["Geometry", "conv_codes", "deform_codes", "deform_conv_codes", "depthwise_codes", "exact_dtype",
+           "requantise_codes"]
 
 _FLOAT32_EXACT = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where a convolution's window moves: the same for rows and columns."""
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
 
 
 def exact_dtype(weight: np.ndarray, bias: np.ndarray, fmt: FixedFormat) -> torch.dtype:
@@ -39,23 +54,33 @@ def _exact_operands(x: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tens
     return x.to(dtype), weight.to(x.device, dtype)
 
 
-def conv_codes(x: Tensor, weight: Tensor, stride: int, padding: int, dtype: torch.dtype) -> Tensor:
-    """K x K convolution: x (N, IC, H, W), weight (OC, IC, KH, KW); accumulators (N, OC, OH, OW)."""
+def conv_codes(x: Tensor, weight: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
+    """K x K convolution: x (N, IC, H, W), weight (OC, IC / groups, KH, KW); accumulators (N, OC, OH, OW)."""
     x, weight = _exact_operands(x, weight, dtype)
+    columns, size = _unfold(x, weight, geometry)
+    return _grouped_product(columns, weight, geometry.groups).unflatten(2, size)
+
+
+def _unfold(x: Tensor, weight: Tensor, g: Geometry) -> tuple[Tensor, tuple[int, int]]:
+    """Columns (N, C * KH * KW, OH * OW) and (OH, OW)."""
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    oh, ow = _output_size(x, kernel, stride, padding)
-    with torch.autocast(x.device.type, enabled=False):
-        columns = F.unfold(x, kernel, stride=stride, padding=padding)
-        return (weight.flatten(1) @ columns).view(x.shape[0], -1, oh, ow)
+    columns = F.unfold(x, kernel, g.dilation, g.padding, g.stride)
+    h, w = ((int(x.shape[2 + i]) + 2 * g.padding - g.dilation * (kernel[i] - 1) - 1) // g.stride + 1 for i in (0, 1))
+    return columns, (h, w)
 
 
-def depthwise_codes(x: Tensor, weight: Tensor, stride: int, padding: int, dtype: torch.dtype) -> Tensor:
+def _grouped_product(columns: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """columns (N, IC * KH * KW, P) and weight (OC, IC / groups, KH, KW) to accumulators (N, OC, P)."""
+    split = columns.unflatten(1, (groups, -1))
+    rows = weight.flatten(1).unflatten(0, (groups, -1))
+    if rows.shape[1] == 1:  # a matrix product of one row is slower than its sum
+        return (split * rows.view(1, groups, -1, 1)).sum(2)
+    return exact_product(rows, split).flatten(1, 2)
+
+
+def depthwise_codes(x: Tensor, weight: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
     """3 x 3 convolution per channel: x (N, C, H, W), weight (C, 1, 3, 3); accumulators (N, C, OH, OW)."""
-    x, weight = _exact_operands(x, weight, dtype)
-    n, c = x.shape[:2]
-    oh, ow = _output_size(x, (3, 3), stride, padding)
-    columns = F.unfold(x, (3, 3), stride=stride, padding=padding).view(n, c, 9, oh, ow)
-    return (columns * weight.view(1, c, 9, 1, 1)).sum(2)
+    return conv_codes(x, weight, geometry, dtype)
 
 
 def deform_codes(x: Tensor, offset: Tensor, weight: Tensor, stride: int, dtype: torch.dtype) -> Tensor:
@@ -65,9 +90,18 @@ def deform_codes(x: Tensor, offset: Tensor, weight: Tensor, stride: int, dtype: 
     return (pick(x, rows, cols) * weight.view(1, -1, 9, 1, 1)).sum(2)
 
 
-def _output_size(x: Tensor, kernel: tuple[int, int], stride: int, padding: int) -> tuple[int, int]:
-    h, w = ((int(x.shape[2 + i]) + 2 * padding - kernel[i]) // stride + 1 for i in (0, 1))
-    return h, w
+def deform_conv_codes(
+    x: Tensor, offset: Tensor, weight: Tensor, geometry: Geometry, offset_frac: int, dtype: torch.dtype
+) -> Tensor:
+    """Deformable convolution; offset codes (N, 2 * KH * KW, OH, OW); accumulators (N, OC, OH, OW).
+
+    A bilinear sample is a sum of codes times weights of 2 * 7 fraction bits at most: float64 holds it exactly, and it is
+    rounded half up.
+    """
+    shifts = offset.to(torch.float64) * 2.0**-offset_frac
+    samples = sample_taps(x.to(torch.float64), shifts, weight, geometry.stride, geometry.padding, geometry.dilation)
+    taps, weight = _exact_operands(round_exact(samples, Rounding.RND), weight, dtype)
+    return _grouped_product(taps.flatten(1, 2).flatten(2), weight, geometry.groups).unflatten(2, taps.shape[3:])
 
 
 def requantise_codes(

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 from hw.spec.fixed import FixedFormat, Overflow, Rounding
+from sw.kernels import fake_quantize as kernel
+from sw.kernels import ops as operators
 
-__all__ = ["FRAC_LIMIT", "code_range", "exact_power_of_two", "fake_quantize", "quantize_codes", "round_exact"]
+__all__ = ["FRAC_LIMIT", "along", "backward_of", "check_values", "code_range", "exact_power_of_two", "fake_quantize", "prepared",
+           "quantize_codes", "round_exact"]
 
 FRAC_LIMIT = 100
 """Largest magnitude of a binary point that float32 emulates: codes of 24 bits stay within its exponents."""
@@ -79,7 +82,7 @@ def _scaled_rounded(values: Tensor, scale: Tensor, rounding: Rounding, low: int,
     return _round_consuming(scaled, rounding)
 
 
-def _along(values: Tensor, per_channel: Tensor, axis: int | None) -> Tensor:
+def along(values: Tensor, per_channel: Tensor, axis: int | None) -> Tensor:
     """``per_channel`` shaped to broadcast along ``axis`` of ``values``; a scalar is returned as it is."""
     if per_channel.ndim == 0:
         return per_channel
@@ -92,11 +95,17 @@ def _along(values: Tensor, per_channel: Tensor, axis: int | None) -> Tensor:
     return per_channel.reshape(shape)
 
 
-def _check(values: Tensor, frac: Tensor, width: int) -> None:
+def check_kind(values: Tensor, width: int) -> None:
+    """Raise where a float type does not hold codes of a width."""
     if values.dtype not in _MANTISSA:
         raise TypeError(f"values must be float32 or float64, not {values.dtype}")
     if width > _MANTISSA[values.dtype]:
         raise ValueError(f"width must be at most {_MANTISSA[values.dtype]} bits in {values.dtype}, not {width}")
+
+
+def check_values(values: Tensor, frac: Tensor, width: int) -> None:
+    """Raise where values, binary points or a width are not what the float type emulates exactly."""
+    check_kind(values, width)
     if frac.numel() and int(frac.abs().max()) > FRAC_LIMIT:
         raise ValueError(f"binary points must be in -{FRAC_LIMIT}..{FRAC_LIMIT}, not {int(frac.min())}..{int(frac.max())}")
     if values.numel() and bool(torch.isnan(torch.aminmax(values.detach()).min)):  # one pass; NaN wins
@@ -120,9 +129,9 @@ def quantize_codes(
     values : float32 (width up to 24) or float64 (width up to 53), any shape; NaN raises ValueError
     frac : integer tensor, a scalar or one binary point per channel of ``axis``, each in -100..100
     """
-    _check(values, frac, width)
+    check_values(values, frac, width)
     low, high = code_range(width, signed, overflow)
-    scale = _along(values, exact_power_of_two(frac, values.dtype), axis)
+    scale = along(values, exact_power_of_two(frac, values.dtype), axis)
     return _scaled_rounded(values, scale, rounding, low, high).clamp_(low, high)
 
 
@@ -133,12 +142,12 @@ class _FakeQuantize(torch.autograd.Function):
         axis: int | None,
     ) -> Tensor:
         frac = width - torch.round(integer_bits).to(torch.int64)
-        _check(values, frac, width)
-        scale = _along(values, exact_power_of_two(frac, values.dtype), axis)
+        check_values(values, frac, width)
+        scale = along(values, exact_power_of_two(frac, values.dtype), axis)
         rounded = _scaled_rounded(values, scale, rounding, low, high)
         codes = rounded.clamp(low, high)
         inside = rounded == codes
-        quantised = codes.mul_(_along(values, exact_power_of_two(-frac, values.dtype), axis))
+        quantised = codes.mul_(along(values, exact_power_of_two(-frac, values.dtype), axis))
         slope = None  # of the integer bits, over ln 2
         if ctx.needs_input_grad[1]:
             slope = torch.where(inside, quantised - values, quantised)
@@ -148,11 +157,15 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grads[0]
-        inside, slope = ctx.saved_tensors
-        values_grad = grad * inside if ctx.needs_input_grad[0] else None
-        points_grad = None if slope is None else _sum_to(grad * slope, ctx.points, ctx.axis) * math.log(2)
-        return values_grad, points_grad, None, None, None, None, None
+        return *backward_of(ctx, grads[0]), None, None, None, None, None
+
+
+def backward_of(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of values and integer bits: ``ctx`` holds where values are in range, and the integer bits' slope over ln 2."""
+    inside, slope = ctx.saved_tensors
+    values_grad = grad * inside if ctx.needs_input_grad[0] else None
+    learns = ctx.needs_input_grad[1]
+    return values_grad, _sum_to(grad * slope, ctx.points, ctx.axis) * math.log(2) if learns else None
 
 
 def _sum_to(full: Tensor, points: Tensor, axis: int | None) -> Tensor:
@@ -161,6 +174,37 @@ def _sum_to(full: Tensor, points: Tensor, axis: int | None) -> Tensor:
     assert axis is not None
     others = [i for i in range(full.ndim) if i != axis % full.ndim]
     return (full.sum(others) if others else full).to(points.dtype)
+
+
+class _Fused(torch.autograd.Function):
+    """The same by the compiled kernel: one pass over memory each way, and nothing is kept but the operands."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, addend: Tensor | None, integer_bits: Tensor, cast: kernel.Cast) -> Tensor:
+        bits = integer_bits.detach().to(torch.float64)
+        ctx.save_for_backward(values, addend, bits)
+        ctx.cast, ctx.dtype = cast, integer_bits.dtype
+        compute = operators.fake_quantize if torch.compiler.is_compiling() else kernel.forward
+        return compute(values, bits, cast, addend)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, addend, bits = ctx.saved_tensors
+        of_values: Tensor | None
+        of_bits: Tensor | None
+        if torch.compiler.is_compiling():
+            of_values, of_bits = operators.fake_quantize_backward(grads[0], values, bits, ctx.cast, addend)
+        else:
+            needed = ctx.needs_input_grad
+            of_values, of_bits = kernel.backward(grads[0], values, bits, ctx.cast, addend,
+                                                 values_grad=needed[0] or needed[1], bits_grad=needed[2])
+        return of_values, None if addend is None else of_values, None if of_bits is None else of_bits.to(ctx.dtype), None
+
+
+def prepared(values: Tensor, addend: Tensor | None, relu: bool) -> Tensor:
+    """``values`` plus the addend, if there is one, through a ReLU if asked."""
+    values = values if addend is None else values + addend
+    return torch.relu(values) if relu else values
 
 
 def fake_quantize(
@@ -172,6 +216,9 @@ def fake_quantize(
     rounding: Rounding = Rounding.RND,
     overflow: Overflow = Overflow.SAT,
     axis: int | None = None,
+    addend: Tensor | None = None,
+    relu: bool = False,
+    limits: tuple[float, float] = kernel.UNLIMITED,
 ) -> Tensor:
     """``values`` on the grid of ``fixed<width, round(integer_bits)>``, as values; gradients as in the module's text.
 
@@ -181,7 +228,21 @@ def fake_quantize(
     integer_bits : float tensor, a scalar or one per channel of ``axis``; the sign bit counts as an integer bit
     width : bits of a code, fixed
     rounding, overflow : any of the seven roundings; SAT or SAT_SYM
+    addend : added to the values first, of their shape; None adds nothing
+    relu : whether a ReLU comes between the sum and the grid
+    limits : smallest and largest number of fraction bits; the integer bits count as limited to them, and where they are
+        beyond have no gradient
+
+    On the CPU a compiled kernel does all of it in one pass (`sw.kernels.fake_quantize`), with equal values.
     """
     low, high = code_range(width, signed, overflow)
-    result: Tensor = _FakeQuantize.apply(values, integer_bits, width, low, high, rounding, axis)  # type: ignore[no-untyped-call]
+    check_kind(values, width)
+    along(values, integer_bits, axis)
+    if kernel.usable(values) and (addend is None or addend.shape == values.shape):
+        cast = kernel.Cast(width=width, low=low, high=high, rounding=rounding, axis=axis, relu=relu, limits=limits)
+        fused: Tensor = _Fused.apply(values, addend, integer_bits, cast)  # type: ignore[no-untyped-call]
+        return fused
+    bits = integer_bits if limits == kernel.UNLIMITED else integer_bits.clamp(width - limits[1], width - limits[0])
+    result: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
+        prepared(values, addend, relu), bits, width, low, high, rounding, axis)
     return result

@@ -8,63 +8,32 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from sw.quant.builder import FOLDING, INPUT, WEIGHTED, Draft, Lowered, Problem
+from sw.quant.deform import DeformConv2d, deform_conv2d
+from sw.quant.forms import module_form
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 from sw.quant.recipe import Recipe
+from sw.quant.spans import Size
+from sw.quant.supported import check_module, is_deform_conv
+from sw.quant.views import Grouped, Pieces, Sizes, pieces, reshape, slice_of, transpose
+from sw.quant.walk import BROKEN, CHANGES, Walk, works_in_place
 
-__all__ = ["Draft", "Lowered", "Problem", "lower"]
-
-INPUT = "input"
-WEIGHTED = ("conv", "depthwise", "deform", "linear")
-_ALIASES = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One layer that cannot be quantised: its dotted place in the model, what it is, why, and what to do."""
-
-    place: str
-    kind: str
-    reason: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.place or '(model)'}: {self.kind} {self.reason}; {self.advice}"
-
-
-@dataclass(kw_only=True)
-class Draft:
-    """One step to be: ``kind`` names it, ``inputs`` are tensors, its output tensor has its own name."""
-
-    name: str
-    kind: str
-    inputs: tuple[str, ...]
-    source: nn.Module | None = None
-    norm: nn.BatchNorm2d | None = None
-    relu: bool = False
-    half: int = 0
-
-
-@dataclass(kw_only=True)
-class Lowered:
-    """What tracing found. ``flat`` says of each output whether the model returns it as (N, features)."""
-
-    drafts: list[Draft] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    flat: list[bool] = field(default_factory=list)
-    several: bool = False
-    problems: list[Problem] = field(default_factory=list)
+__all__ = ["FOLDING", "INPUT", "WEIGHTED", "Draft", "Lowered", "Problem", "lower"]
 
 
 class _Tracer(fx.Tracer):
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(deform_conv2d,))
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (ChannelSplit, ShuffleJoin, SquareDeform)) or super().is_leaf_module(m, module_qualified_name)
+        leaf = isinstance(m, (ChannelSplit, ShuffleJoin, SquareDeform)) or is_deform_conv(m)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 def lower(model: nn.Module, recipe: Recipe) -> Lowered:
@@ -84,265 +53,124 @@ def _by_type(model: nn.Module, recipe: Recipe) -> list[Problem]:
     return [problem for name, m in leaves if not recipe.excludes(name) for problem in check_module(name, m)]
 
 
-def check_module(place: str, module: nn.Module) -> list[Problem]:
-    """Everything that is wrong with one layer, looked at alone."""
-    for kind, check in _CHECKS.items():
-        if isinstance(module, kind):
-            return [Problem(place=place, kind=type(module).__name__, reason=why, advice=do) for why, do in check(module)]
-    if isinstance(module, (nn.BatchNorm2d, nn.ReLU, ChannelSplit, ShuffleJoin, SquareDeform, *_ALIASES)):
-        return []
-    advice = _ADVICE.get(type(module).__name__, "replace it, or exclude it in the recipe if it only follows the network")
-    return [Problem(place=place, kind=type(module).__name__, reason="has no integer operation", advice=advice)]
+class _Lowering(Walk):
+    """What functions and methods are: forms of layers, sizes and views, or joins of tensors."""
 
-
-_ADVICE = {
-    "ReLU6": "use ReLU: the fixed-point range already clips",
-    "SiLU": "use ReLU", "GELU": "use ReLU", "Hardswish": "use ReLU", "LeakyReLU": "use ReLU", "Sigmoid": "use ReLU",
-    "BatchNorm1d": "use BatchNorm2d after a convolution, or none after a linear layer",
-    "Softmax": "exclude it in the recipe: the largest logit does not change",
-    "LogSoftmax": "exclude it in the recipe: the largest logit does not change",
-}
-
-Faults = list[tuple[str, str]]
-
-
-def _equal(value: Any) -> bool:
-    return not isinstance(value, (tuple, list)) or len(set(value)) == 1
-
-
-def _check_conv(conv: nn.Conv2d) -> Faults:
-    faults: Faults = []
-    if conv.groups != 1 and not conv.groups == conv.in_channels == conv.out_channels:
-        faults.append((f"has {conv.groups} groups", "use one group, or one per channel with as many outputs as inputs"))
-    elif conv.groups != 1 and conv.kernel_size != (3, 3):
-        faults.append((f"is depthwise with a {conv.kernel_size} window", "use a 3 x 3 depthwise window"))
-    if set(conv.dilation) != {1}:
-        faults.append((f"has dilation {conv.dilation}", "use dilation 1"))
-    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        faults.append((f"pads with {conv.padding_mode!r}, {conv.padding!r}", "use a number of zeros"))
-    if not _equal(conv.stride) or not _equal(conv.padding):
-        faults.append((f"has stride {conv.stride}, padding {conv.padding}", "use the same value for rows and columns"))
-    return faults
-
-
-def _check_max_pool(pool: nn.MaxPool2d) -> Faults:
-    faults: Faults = []
-    if pool.ceil_mode or pool.return_indices or pool.dilation not in (1, (1, 1)):
-        faults.append(("uses ceil_mode, indices or dilation", "use the plain form"))
-    if not all(_equal(v) for v in (pool.kernel_size, pool.stride, pool.padding)):
-        faults.append(("has a window that is not square", "use the same size, stride and padding for rows and columns"))
-    return faults
-
-
-def _check_avg_pool(pool: nn.AvgPool2d) -> Faults:
-    faults: Faults = []
-    if pool.ceil_mode or pool.divisor_override is not None or (pool.padding not in (0, (0, 0)) and not pool.count_include_pad):
-        faults.append(("uses ceil_mode, divisor_override or count_include_pad=False", "use the plain form"))
-    if not _equal(pool.stride) or not _equal(pool.padding):
-        faults.append((f"has stride {pool.stride}, padding {pool.padding}", "use the same value for rows and columns"))
-    return faults
-
-
-def _check_adaptive(pool: nn.AdaptiveAvgPool2d) -> Faults:
-    if pool.output_size in (1, (1, 1)):
-        return []
-    return [(f"has output size {pool.output_size}", "use output size 1, or AvgPool2d with a fixed window")]
-
-
-def _check_upsample(layer: nn.Upsample) -> Faults:
-    scale = layer.scale_factor
-    if layer.mode == "nearest" and (scale == 2 or scale == (2, 2)):
-        return []
-    return [(f"has mode {layer.mode!r}, scale {scale}", "use nearest by 2")]
-
-
-_CHECKS: dict[type[nn.Module], Callable[[Any], Faults]] = {
-    nn.Conv2d: _check_conv,
-    nn.Linear: lambda layer: [],
-    nn.MaxPool2d: _check_max_pool,
-    nn.AvgPool2d: _check_avg_pool,
-    nn.AdaptiveAvgPool2d: _check_adaptive,
-    nn.Upsample: _check_upsample,
-}
-
-_KINDS: dict[type[nn.Module], str] = {
-    nn.Linear: "linear", nn.MaxPool2d: "max_pool", nn.AvgPool2d: "avg_pool", nn.AdaptiveAvgPool2d: "avg_pool",
-    nn.Upsample: "upsample", ShuffleJoin: "join", SquareDeform: "deform",
-}
-
-Value = str | tuple[str, ...] | None
-"""The tensor of a traced node; a pair after a split; None after a problem."""
-
-
-class _Lowering:
-    def __init__(self, model: nn.Module, graph: fx.Graph, recipe: Recipe) -> None:
-        self.modules = dict(model.named_modules())
-        self.graph, self.recipe = graph, recipe
-        self.result = Lowered()
-        self.values: dict[fx.Node, Value] = {}
-        self.flat: set[fx.Node] = set()
-        self.by_name: dict[str, Draft] = {}
-
-    def run(self) -> Lowered:
-        handlers = {"placeholder": self._placeholder, "call_module": self._module, "call_function": self._function,
-                    "call_method": self._function, "output": self._output, "get_attr": self._attribute}
-        for node in self.graph.nodes:
-            self.values[node] = handlers[node.op](node)
-        return self.result
-
-    # -- helpers ------------------------------------------------------------------------------------------------
-
-    def _problem(self, place: str, kind: str, reason: str, advice: str) -> None:
-        self.result.problems.append(Problem(place=place, kind=kind, reason=reason, advice=advice))
-
-    def _inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [a for a in node.args if isinstance(a, fx.Node)] + [v for v in node.kwargs.values() if isinstance(v, fx.Node)]
-
-    def _alias(self, node: fx.Node) -> Value:
-        source = self._inputs(node)[0]
-        if source in self.flat:
-            self.flat.add(node)
-        return self.values[source]
-
-    def _add(self, node: fx.Node, name: str, kind: str, source: nn.Module | None, half: int = 0) -> str | None:
-        """Draft a step; its inputs are the node's. Returns its tensor, or None where an input has a problem."""
-        names = [self.values[a] for a in self._inputs(node)]
-        inputs = tuple(n for n in names if isinstance(n, str))
-        if len(inputs) != len(names):
-            return None
-        unique, count = name, 1
-        while unique in self.by_name:
-            count += 1
-            unique = f"{name}_{count}"
-        draft = Draft(name=unique, kind=kind, inputs=inputs, source=source, half=half)
-        self.result.drafts.append(draft)
-        self.by_name[unique] = draft
-        return unique
-
-    def _sole(self, tensor: str) -> bool:
-        """Whether nothing but one chain of layers reads a tensor, so that a following layer may be fused into it."""
-        return all(len(n.users) == 1 for n, value in self.values.items() if value == tensor)
-
-    def _place(self, node: fx.Node) -> str:
-        stack = list((node.meta.get("nn_module_stack") or {}).keys())
-        return f"{stack[-1]}.{node.name}" if stack and stack[-1] else node.name
-
-    # -- nodes --------------------------------------------------------------------------------------------------
-
-    def _placeholder(self, node: fx.Node) -> Value:
-        if any(v == INPUT for v in self.values.values()):
-            self._problem(node.name, "input", "is a second input", "give the model one input tensor")
-            return None
-        self.flat.add(node)  # may be (N, features); a convolution does not mind
-        return INPUT
-
-    def _output(self, node: fx.Node) -> Value:
-        found = node.args[0]
-        self.result.several = isinstance(found, (tuple, list))
-        for item in found if isinstance(found, (tuple, list)) else [found]:
-            value = self.values.get(item) if isinstance(item, fx.Node) else None
-            if isinstance(value, str):
-                self.result.outputs.append(value)
-                self.result.flat.append(item in self.flat)
-            elif not isinstance(item, fx.Node) or isinstance(value, tuple):
-                self._problem("", "output", f"is {type(item).__name__}", "return one tensor or a tuple of tensors")
-        return None
-
-    def _attribute(self, node: fx.Node) -> Value:
-        self._problem(str(node.target), "parameter", "is used outside a layer", "move it into a supported layer")
-        return None
-
-    def _module(self, node: fx.Node) -> Value:
-        place, module = str(node.target), self.modules[str(node.target)]
+    def _function(self, node: fx.Node) -> Any:
+        place, target = self._place(node), node.target
         if self.recipe.excludes(place):
             return self._alias(node)
-        if found := check_module(place, module):
-            self.result.problems.extend(found)
-            return None
-        if isinstance(module, _ALIASES):
-            return self._flatten(node, place, module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) \
-                else self._alias(node)
-        if isinstance(module, nn.ReLU):
-            return self._relu(node, place)
-        if isinstance(module, nn.BatchNorm2d):
-            return self._norm(node, place, module)
-        if isinstance(module, ChannelSplit):
-            halves = [self._add(node, f"{place}.{side}", "split", None, i) for i, side in enumerate(("left", "right"))]
-            return None if None in halves else tuple(str(h) for h in halves)
-        return self._layer(node, place, module)
+        if any(self.values[n] is BROKEN for n in node.all_input_nodes):
+            return BROKEN
+        arguments = fx.node.map_arg(node.args, self.values.__getitem__)
+        options = fx.node.map_arg(node.kwargs, self.values.__getitem__)
+        try:
+            made = self._structure(node, place, target, arguments, options)
+            if made is not None:
+                return made
+            module = module_form(target, arguments[1:], options) if isinstance(arguments[0], (str, Grouped)) else None
+        except (TypeError, ValueError, AssertionError, IndexError):  # arguments that the function does not have
+            module = None
+        if module is not None:
+            return self._layer(node, place, module)
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        return self._refuse(place, str(name), "has no integer operation", _ADVICE.get(str(name), _GENERAL_ADVICE))
 
-    def _layer(self, node: fx.Node, place: str, module: nn.Module) -> Value:
-        kind = next((k for t, k in _KINDS.items() if isinstance(module, t)), "conv")
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            kind = "depthwise"
-        if kind in WEIGHTED and place in self.by_name:
-            self._problem(place, type(module).__name__, "is called more than once", "make one layer per use")
+    def _structure(self, node: fx.Node, place: str, target: Any, arguments: Any, options: Any) -> Any:
+        """What a function is that only asks for sizes, orders channels or joins tensors; None if it is none of these."""
+        handler = _STRUCTURE.get(target)
+        return None if handler is None else handler(self, node, place, *arguments, **options)
+
+    def _add_tensors(self, node: fx.Node, place: str, a: Any, b: Any) -> Any:
+        if works_in_place(node) and self._read_later(node):
+            return self._refuse(place, "add", *CHANGES)
+        return self._add(node, place, "add") if isinstance(a, str) and isinstance(b, str) else None
+
+    def _concat(self, node: fx.Node, place: str, tensors: Any, dim: int = 0) -> Any:
+        if dim not in (1, -3) or not isinstance(tensors, (tuple, list)):
             return None
-        if kind == "linear":
-            if self._inputs(node)[0] not in self.flat and self.values[self._inputs(node)[0]] is not None:
-                self._problem(place, "Linear", "reads a map of pixels", "put nn.Flatten() in front of it")
-                return None
+        return self._add(node, place, "concat") if len(tensors) > 1 else tensors[0]
+
+    def _chunk(self, node: fx.Node, place: str, tensor: Any, chunks: Any, dim: int = 0) -> Any:
+        cuts = isinstance(tensor, str) and dim in (1, -3) and isinstance(chunks, int) and chunks > 0
+        return Pieces(tensor, chunks=chunks) if cuts else None
+
+    def _split(self, node: fx.Node, place: str, tensor: Any, split_size_or_sections: Any = 0, dim: int = 0, **options: Any) -> Any:
+        sizes = options.get("split_size", split_size_or_sections)
+        return pieces(tensor, sizes) if isinstance(tensor, str) and dim in (1, -3) else None
+
+    def _getitem(self, node: fx.Node, place: str, value: Any, index: Any) -> Any:
+        if isinstance(value, Sizes):
+            return value.at(index)
+        if isinstance(value, (tuple, list)) and isinstance(index, int):
+            return value[index]
+        if isinstance(value, Pieces) and isinstance(index, int):
+            return self._cut(f"{self._place(node.all_input_nodes[0])}.{index}", value, index)
+        if isinstance(value, str) and (span := slice_of(index)) is not None:
+            return self._add(node, place, "slice", span=span)
+        return None
+
+    def _size(self, node: fx.Node, place: str, value: Any, dim: Any = None) -> Any:
+        return Sizes() if dim is None else Sizes().at(dim)
+
+    def _getattr(self, node: fx.Node, place: str, value: Any, name: str) -> Any:
+        return Sizes() if name == "shape" else self._alias(node) if name == "data" else None
+
+    def _reshape(self, node: fx.Node, place: str, value: Any, *sizes: Any, **options: Any) -> Any:
+        wanted = options.get("shape", sizes)
+        if len(wanted) == 1 and isinstance(wanted[0], (tuple, list)):
+            wanted = wanted[0]
+        made = reshape(value, wanted) if isinstance(value, (str, Grouped)) else None
+        if made == "flat":
             self.flat.add(node)
-        return self._add(node, place, kind, module)
+            return value
+        if made == "map" and isinstance(value, Grouped):
+            return self._shuffle(place, value)
+        return self._alias(node) if made == "map" else made
 
-    def _flatten(self, node: fx.Node, place: str, start: Any, end: Any) -> Value:
-        if (start, end) != (1, -1):
-            self._problem(place, "Flatten", f"flattens axes {start}..{end}", "flatten all axes but the batch: (1, -1)")
-            return None
-        self.flat.add(node)
+    def _transpose(self, node: fx.Node, place: str, value: Any, *axes: Any) -> Any:
+        wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        return transpose(value, wanted) if isinstance(value, Grouped) else None
+
+    def _same(self, node: fx.Node, place: str, *_: Any, **__: Any) -> Any:
         return self._alias(node)
 
-    def _norm(self, node: fx.Node, place: str, norm: nn.BatchNorm2d) -> Value:
-        tensor = self._alias(node)
-        draft = self.by_name.get(tensor) if isinstance(tensor, str) else None
-        fits = draft is not None and draft.kind in WEIGHTED[:3] and draft.norm is None and not draft.relu
-        if norm.running_mean is None:
-            self._problem(place, "BatchNorm2d", "keeps no running statistics", "set track_running_stats=True")
-        elif tensor is not None and not (fits and self._sole(str(tensor))):
-            self._problem(place, "BatchNorm2d", "does not follow a convolution alone",
-                          "put it straight after a convolution whose output nothing else reads")
-        elif draft is not None:
-            draft.norm = norm
-        return tensor
+    def _arithmetic(self, node: fx.Node, place: str, a: Any, b: Any) -> Any:
+        if not isinstance(a, Size) or not isinstance(b, int) or b < 1:
+            return b.mul(a) if isinstance(b, Size) and isinstance(a, int) and node.target is operator.mul else None
+        return a.floordiv(b) if node.target is operator.floordiv else a.mul(b)
 
-    def _relu(self, node: fx.Node, place: str) -> Value:
-        tensor = self._alias(node)
-        if isinstance(tensor, str) and not self._fuse_relu(tensor):
-            self._problem(place, "ReLU", "cannot be fused into the layer before it",
-                          "put it straight after a convolution, linear layer, average pool or sum that nothing else reads")
-        return tensor
 
-    def _fuse_relu(self, tensor: str) -> bool:
-        draft = self.by_name.get(tensor)
-        if draft is None or not self._sole(tensor):
-            return False
-        if draft.kind == "max_pool":  # max and ReLU commute
-            return self._fuse_relu(draft.inputs[0])
-        if draft.kind not in (*WEIGHTED, "avg_pool", "add"):
-            return False
-        draft.relu = True
-        return True
+Handler = Callable[..., Any]
 
-    def _function(self, node: fx.Node) -> Value:
-        place, target = self._place(node), node.target
-        if target in (F.relu, torch.relu, "relu"):
-            return self._relu(node, place)
-        if target in (torch.flatten, "flatten"):
-            bounds = [*node.args[1:], *[0, -1][len(node.args) - 1:]]
-            return self._flatten(node, place, node.kwargs.get("start_dim", bounds[0]), node.kwargs.get("end_dim", bounds[1]))
-        if target is F.dropout:
-            return self._alias(node)
-        if target is operator.getitem:
-            value, index = self._alias(node), node.args[1]
-            if value is None or (isinstance(value, tuple) and isinstance(index, int)):
-                return None if value is None else value[index]  # type: ignore[index]
-        if target in (operator.add, operator.iadd, torch.add, "add") and len(self._inputs(node)) == 2 and not node.kwargs:
-            return self._add(node, place, "add", None)
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        advice = "use a layer of torch.nn that is supported"
-        if name == "mean":
-            advice = "use nn.AdaptiveAvgPool2d(1)"
-        if name in ("view", "reshape"):
-            advice = "use torch.flatten(x, 1)"
-        self._problem(place, str(name), "has no integer operation", advice)
-        return None
+
+def _table(*rows: tuple[Handler, tuple[Any, ...]]) -> dict[Any, Handler]:
+    return {target: handler for handler, targets in rows for target in targets}
+
+
+_STRUCTURE = _table(
+    (_Lowering._add_tensors, (operator.add, operator.iadd, torch.add, "add", "add_")),
+    (_Lowering._concat, (torch.cat, torch.concat, torch.concatenate)),
+    (_Lowering._chunk, (torch.chunk, "chunk")),
+    (_Lowering._split, (torch.split, "split")),
+    (_Lowering._getitem, (operator.getitem,)),
+    (_Lowering._size, ("size",)),
+    (_Lowering._getattr, (getattr,)),
+    (_Lowering._reshape, ("view", "reshape", torch.reshape)),
+    (_Lowering._transpose, (torch.transpose, "transpose", torch.permute, "permute", torch.swapaxes, "swapaxes")),
+    (_Lowering._same, ("contiguous", "clone", "detach", F.dropout, F.dropout2d, F.alpha_dropout, torch.dropout)),
+    (_Lowering._arithmetic, (operator.floordiv, operator.mul)),
+)
+_GENERAL_ADVICE = "use a layer of torch.nn that is supported"
+_ADVICE = {
+    "mean": "take the mean over (2, 3), or use nn.AdaptiveAvgPool2d(1)",
+    "view": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
+    "reshape": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
+    "getitem": "slice channels as x[:, a:b] only",
+    "add": "add two tensors of one shape; a constant belongs into a bias",
+    "mul": "products of tensors or with constants have no operation: put a constant into weights",
+    "softmax": "exclude it in the recipe: the largest logit does not change",
+    "log_softmax": "exclude it in the recipe: the largest logit does not change",
+    "deform_conv2d": f"use the layer {DeformConv2d.__module__}.{DeformConv2d.__name__}",
+    "conv2d": "use nn.Conv2d", "linear": "use nn.Linear", "batch_norm": "use nn.BatchNorm2d",
+}

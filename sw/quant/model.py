@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hw.spec.fixed import FixedFormat, Rounding
+from sw.quant.base import QuantOp
 from sw.quant.fake import exact_power_of_two
-from sw.quant.layers import FoldedNorm, QuantLayer, QuantOp
+from sw.quant.norm import FoldedNorm
 from sw.quant.points import ActivationPoint, BinaryPoint, Mode
 from sw.quant.shapes import QuantIdentity
+from sw.quant.weighted import QuantLayer
 
 __all__ = ["QuantModel", "Step"]
 
@@ -81,7 +84,7 @@ class QuantModel(nn.Module):
     def binary_points(self) -> list[nn.Parameter]:
         """The integer bits that learn: of weights and of activations."""
         found = (m for m in self.modules() if isinstance(m, BinaryPoint))
-        return [p.integer_bits for p in found if not (isinstance(p, ActivationPoint) and p.fixed is not None)]
+        return [p.integer_bits for p in found if p.fixed is None]
 
     # -- modes --------------------------------------------------------------------------------------------------
 
@@ -112,12 +115,14 @@ class QuantModel(nn.Module):
         self.eval()
         self._switch(Mode.CALIBRATE)
         for batch in batches:
-            self(batch)
-        for point in self.points.values():
+            if batch.numel():
+                self(batch)
+        for group, point in self.points.items():
             assert isinstance(point, ActivationPoint)
-            point.finish(self.rounding, method)
-        for _, layer in self.quant_layers():
-            layer.fit(method)
+            point.finish(self.rounding, method, group.replace("/", "."))
+        for name, layer in self.quant_layers():
+            with _naming(name):
+                layer.fit(method)
         self.train(training)
         self.set_mode(Mode.QAT)
 
@@ -125,7 +130,8 @@ class QuantModel(nn.Module):
         """Fix every integer; from now on the forward pass computes exactly the exported graph. Not differentiable."""
         self._check_ready()
         for step in self.steps:
-            self.layer(step.name).freeze(tuple(self.point(t).fmt for t in step.inputs), self.point(step.name).fmt)
+            with _naming(step.name):
+                self.layer(step.name).freeze(tuple(self.point(t).fmt for t in step.inputs), self.point(step.name).fmt)
         self._switch(Mode.FROZEN)
 
     def learn_points(self, learn: bool) -> None:
@@ -134,7 +140,10 @@ class QuantModel(nn.Module):
             bits.requires_grad_(learn)
 
     def learn_statistics(self, learn: bool) -> None:
-        """Let folded BatchNorms follow batch statistics while training, or hold their running statistics."""
+        """Let BatchNorms follow batch statistics while training, or hold their running statistics.
+
+        At first folded ones hold them, and those that are layers of their own follow.
+        """
         for module in self.modules():
             if isinstance(module, FoldedNorm):
                 module.frozen_statistics = not learn
@@ -177,6 +186,16 @@ class QuantModel(nn.Module):
         if self.mode is not Mode.FROZEN:
             raise ValueError(f"trace needs the integers of a frozen model, not mode {self.mode.name}: call freeze() first")
         return {name: codes.to(torch.int64) for name, codes in self._codes(self.input_codes(x)).items()}
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Say of an error at which layer it arose."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (f"{place}: {error}",)
+        raise
 
 
 def _image(x: Tensor) -> Tensor:

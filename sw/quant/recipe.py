@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hw.spec.fixed import FixedFormat, Rounding
 from hw.spec.ops import CORE_ROUNDINGS
+from sw.quant.hot import DIGIT_KINDS
 
-__all__ = ["LayerRecipe", "Recipe", "RecipeError"]
+__all__ = ["ACTIVATION_FRAC", "BATCH_NORMS", "LayerRecipe", "Recipe", "RecipeError", "parse_format"]
+
+ACTIVATION_FRAC = (-16, 24)
+"""Binary points that an activation may have; weights then keep every requantise shift in the core's range."""
+
+BATCH_NORMS = ("fold", "layer")
+"""A BatchNorm after a convolution: folded into its weights, or a fixed-point layer of its own."""
+
+_WEIGHT_FRAC = (-32, 48)
 
 
 class RecipeError(ValueError):
@@ -24,6 +34,21 @@ def _bits(name: str, value: Any) -> None:
         raise RecipeError(f"{name} must be an integer of 2..8 bits, not {value!r}")
 
 
+def _digits(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 8:
+        raise RecipeError(f"{name} must be K, the most digits of a weight, 1..8, or 0 for no limit, not {value!r}")
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise RecipeError(f"{name} must be true or false, not {value!r}")
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise RecipeError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
 def _rounding(name: str, value: Any) -> Rounding:
     names = ", ".join(mode.name for mode in CORE_ROUNDINGS)
     if isinstance(value, str) and value in Rounding.__members__:
@@ -33,20 +58,74 @@ def _rounding(name: str, value: Any) -> Rounding:
     return Rounding(value)
 
 
+def parse_format(name: str, value: Any) -> FixedFormat:
+    """A format, given as one, as its text ("s8f4") or as ``fixed<W, I>`` and ``ufixed<W, I>``: W bits, I of them integer."""
+    if isinstance(value, FixedFormat):
+        return value
+    try:
+        if isinstance(value, str) and (match := _FIXED.fullmatch(value)):
+            width, integer = int(match["width"]), int(match["integer"])
+            return FixedFormat(width, width - integer, match["unsigned"] is None)
+        return FixedFormat.parse(value)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{name} must be a FixedFormat or text such as 'u8f4' or 'fixed<8, 4>': {error}") from error
+
+
+_FIXED = re.compile(r"(?P<unsigned>u)?fixed<\s*(?P<width>[0-9]{1,3})\s*,\s*(?P<integer>-?[0-9]{1,3})\s*>")
+
+
+def _held(name: str, value: Any, frac: tuple[int, int]) -> FixedFormat:
+    """A format of 2..8 bits with a binary point in ``frac``: what the core's bytes and shifts hold."""
+    fmt = parse_format(name, value)
+    if not 2 <= fmt.width <= 8 or not frac[0] <= fmt.frac <= frac[1]:
+        raise RecipeError(f"{name} must have 2..8 bits and {frac[0]}..{frac[1]} fraction bits (what the core holds), not {fmt}")
+    return fmt
+
+
+def _weight_format(name: str, value: Any) -> FixedFormat:
+    fmt = _held(name, value, _WEIGHT_FRAC)
+    if not fmt.signed:
+        raise RecipeError(f"{name} must be signed, as the core's weights are, not {fmt}")
+    return fmt
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerRecipe:
-    """What one layer does differently; None leaves the recipe's own value."""
+    """What one layer does differently; None leaves the recipe's own value.
+
+    ``weight_format`` and ``activation_format`` (of the layer's output) give a whole format, whose binary point then does not
+    learn; they replace the bits. ``weight_digits`` 0 lifts the recipe's limit. The rest is as in `Recipe`.
+    """
 
     weight_bits: int | None = None
     activation_bits: int | None = None
     rounding: Rounding | None = None
+    weight_format: FixedFormat | None = None
+    activation_format: FixedFormat | None = None
+    weight_digits: int | None = None
+    digit_kind: str | None = None
+    per_channel: bool | None = None
+    batch_norm: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "activation_bits"):
-            if getattr(self, name) is not None:
-                _bits(f"override {name}", getattr(self, name))
-        if self.rounding is not None:
-            object.__setattr__(self, "rounding", _rounding("override rounding", self.rounding))
+        for name, check in _LAYER_CHECKS.items():
+            if (value := getattr(self, name)) is not None:
+                made = check(f"override {name}", value)
+                object.__setattr__(self, name, value if made is None else made)
+        for what in ("weight", "activation"):
+            fmt, bits = getattr(self, f"{what}_format"), getattr(self, f"{what}_bits")
+            if fmt is not None and bits not in (None, fmt.width):
+                raise RecipeError(f"override {what}_bits must be {fmt.width}, as in {what}_format {fmt}, or left out, "
+                                  f"not {bits}")
+
+
+_LAYER_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "weight_bits": _bits, "activation_bits": _bits, "rounding": _rounding, "weight_digits": _digits,
+    "digit_kind": lambda name, value: _choice(name, value, tuple(DIGIT_KINDS)),
+    "per_channel": _flag, "batch_norm": lambda name, value: _choice(name, value, BATCH_NORMS),
+    "weight_format": _weight_format,
+    "activation_format": lambda name, value: _held(name, value, ACTIVATION_FRAC),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +137,12 @@ class Recipe:
     weight_bits, first_layer_weight_bits : 2..8; codes are symmetric, so 4 bits are -7..7
     activation_bits : 2..8; unsigned where all tensors of a sharing group are non-negative
     rounding : TRN, RND or RND_CONV, of every requantisation
-    input_format : the format of the model's input, such as ``FixedFormat(8, 4, False)`` or "u8f4"; None learns
-        a signed one from the calibration data
+    input_format : the format of the model's input, such as ``FixedFormat(8, 4, False)``, "u8f4" or "ufixed<8, 4>"; None
+        learns a signed one from the calibration data
+    weight_digits, digit_kind : every weight has at most so many digits, 1..8 (0: no limit), so that a product is as many shifts
+        and additions: one bits of the magnitude ("k_hot") or signed powers of two ("signed")
+    per_channel : a binary point for each output channel's weights, or one for the whole tensor
+    batch_norm : "fold" into the weights before it, or a fixed-point "layer" of its own
     overrides : layer name pattern (as in a shell: ``stage2.*``) to `LayerRecipe` or a mapping of its fields
     exclude : name patterns of layers that the integer network leaves out, such as a final softmax; their input
         passes unchanged
@@ -72,10 +155,18 @@ class Recipe:
     input_format: FixedFormat | None = None
     overrides: Mapping[str, LayerRecipe] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    weight_digits: int = 0
+    digit_kind: str = "k_hot"
+    per_channel: bool = True
+    batch_norm: str = "fold"
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits", "first_layer_weight_bits"):
             _bits(name, getattr(self, name))
+        if self.weight_digits is None:
+            object.__setattr__(self, "weight_digits", 0)
+        for name in ("weight_digits", "digit_kind", "per_channel", "batch_norm"):
+            _LAYER_CHECKS[name](name, getattr(self, name))
         object.__setattr__(self, "rounding", _rounding("rounding", self.rounding))
         object.__setattr__(self, "input_format", _input_format(self.input_format))
         if not isinstance(self.exclude, (list, tuple)) or not all(isinstance(p, str) for p in self.exclude):
@@ -96,22 +187,27 @@ class Recipe:
     @classmethod
     def from_toml(cls, path: str | Path) -> Recipe:
         """A recipe from a TOML file with the fields as keys and overrides as tables ``[overrides."pattern"]``."""
+        return cls.from_toml_text(Path(path).read_bytes(), str(path))
+
+    @classmethod
+    def from_toml_text(cls, text: str | bytes, name: str = "recipe") -> Recipe:
+        """A recipe from TOML (bytes are UTF-8); ``name`` is what errors call it."""
         try:
             import tomllib
         except ImportError as error:
             raise RecipeError("reading TOML needs Python 3.11 or newer: use Recipe.from_dict") from error
         try:
-            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(tomllib.loads(text if isinstance(text, str) else text.decode("utf-8")))
         except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number without end, nested without end
-            raise RecipeError(f"{path}: {error}") from error
+            raise RecipeError(f"{name}: {error}") from error
 
     def layer(self, name: str, *, first: bool = False) -> LayerRecipe:
         """The complete recipe of one layer; later patterns win."""
-        bits = self.first_layer_weight_bits if first else self.weight_bits
-        values: dict[str, Any] = {"weight_bits": bits, "activation_bits": self.activation_bits, "rounding": self.rounding}
+        values: dict[str, Any] = {name: getattr(self, name) for name in _SHARED}
+        values["weight_bits"] = self.first_layer_weight_bits if first else self.weight_bits
         for pattern, entry in self.overrides.items():
             if fnmatch.fnmatchcase(name, pattern):
-                values.update({k: v for k, v in vars(entry).items() if v is not None})
+                values.update(_given(entry))
         return LayerRecipe(**values)
 
     def excludes(self, name: str) -> bool:
@@ -124,6 +220,21 @@ class Recipe:
         for pattern in (*self.overrides, *self.exclude):
             if not fnmatch.filter(names, pattern):
                 raise RecipeError(f"pattern {pattern!r} matches no layer; the layers are: {', '.join(names)}")
+
+
+_SHARED = ("activation_bits", "rounding", "weight_digits", "digit_kind", "per_channel", "batch_norm")
+"""Fields that a layer has from the recipe."""
+
+
+def _given(entry: LayerRecipe) -> dict[str, Any]:
+    """What an override sets; a format sets the bits, and bits alone undo a format of an earlier pattern."""
+    values = {k: v for k, v in vars(entry).items() if v is not None}
+    for what in ("weight", "activation"):
+        if f"{what}_format" in values:
+            values[f"{what}_bits"] = values[f"{what}_format"].width
+        elif f"{what}_bits" in values:
+            values[f"{what}_format"] = None
+    return values
 
 
 def _known(cls: type, data: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -146,10 +257,7 @@ def _layer(pattern: str, entry: Any) -> LayerRecipe:
 def _input_format(value: Any) -> FixedFormat | None:
     if value is None:
         return None
-    try:
-        fmt = value if isinstance(value, FixedFormat) else FixedFormat.parse(value)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"input_format must be a FixedFormat or text such as 'u8f4': {error}") from error
+    fmt = parse_format("input_format", value)
     if fmt.width > 8 or abs(fmt.frac) > 24:
         raise RecipeError(f"input_format must have at most 8 bits and a binary point in -24..24, not {fmt}")
     return fmt

@@ -1,7 +1,8 @@
 """A small trainer: float training, calibration, quantisation-aware training; reproducible, and resumable to the bit.
 
 The binary points learn at first and are held for the last part of the fixed-point training, so that the weights settle on
-one grid. BatchNorm statistics are those of the float training throughout.
+one grid. BatchNorm statistics are those of the float training throughout. Data are tensors or any iterable of batches
+(`sw.quant.batches`); loss, metric and optimiser can be the user's choice.
 """
 
 from __future__ import annotations
@@ -11,37 +12,33 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hw.spec.program import write_atomically
+from sw.quant.batches import Batch, Batches, Classification, seeded, source_of
 from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
+from sw.quant.finite import NonFiniteError
 from sw.quant.model import QuantModel
-from sw.quant.points import Mode
+from sw.quant.points import METHODS, Mode
 from sw.quant.recipe import Recipe
 
-__all__ = ["CheckpointError", "Progress", "TrainConfig", "Trained", "Trainer", "accuracy"]
+__all__ = ["Batches", "CheckpointError", "Progress", "TrainConfig", "Trained", "Trainer", "accuracy", "evaluate", "right"]
 
-_VERSION = 1
+_VERSION = 2
 
+OPTIMIZERS = ("adamw", "adam", "sgd")
 
-class Classification(Protocol):
-    """Images (N, C, H, W) and labels (N,), to train on and held out."""
-
-    @property
-    def train_images(self) -> Tensor: ...
-    @property
-    def train_labels(self) -> Tensor: ...
-    @property
-    def test_images(self) -> Tensor: ...
-    @property
-    def test_labels(self) -> Tensor: ...
+Loss = Callable[[Any, Any], Tensor]
+"""Outputs of the model and targets of a batch to a scalar."""
+Metric = Callable[[Any, Any], Tensor]
+"""Outputs and targets to one score per sample (N,), or to their mean as a scalar."""
 
 
 class CheckpointError(ValueError):
@@ -52,8 +49,10 @@ class CheckpointError(ValueError):
 class TrainConfig:
     """How long and how fast to train.
 
-    ``hold_points`` is the part of the fixed-point epochs, at their end, during which binary points are held. One thread
-    makes a run independent of the number of cores, and is fastest for small networks on a shared machine.
+    ``delay_points`` and ``hold_points`` are the parts of the fixed-point epochs, at their start and at their end, during which
+    binary points do not learn. ``optimizer`` (adamw, adam or sgd with ``momentum``) is that of the weights; binary points
+    always have Adam of ``point_rate``, whose steps do not depend on the size of a gradient. ``batch`` is that of data given as
+    tensors. One thread makes a run independent of the number of cores, and is fastest for small networks on a shared machine.
     """
 
     float_epochs: int = 24
@@ -64,6 +63,9 @@ class TrainConfig:
     point_rate: float = 1e-2
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    delay_points: float = 0.0
     hold_points: float = 0.4
     calibration_images: int = 512
     calibration_method: str = "mse"
@@ -74,14 +76,20 @@ class TrainConfig:
         for name in ("float_epochs", "fixed_epochs", "batch", "calibration_images", "threads"):
             if getattr(self, name) < (0 if name.endswith("epochs") else 1):
                 raise ValueError(f"TrainConfig {name} must be positive, not {getattr(self, name)}")
-        for name in ("hold_points", "label_smoothing"):
+        for name in ("delay_points", "hold_points", "label_smoothing", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"TrainConfig {name} must be in 0..1, not {getattr(self, name)}")
+        for name in ("float_rate", "fixed_rate", "point_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"TrainConfig {name} must be a positive number, not {getattr(self, name)}")
+        for name, choices in (("optimizer", OPTIMIZERS), ("calibration_method", METHODS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"TrainConfig {name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished epoch: ``phase`` "float" or "fixed", its mean loss, and the accuracy on the held-out images."""
+    """One finished epoch: ``phase`` "float" or "fixed", its mean loss, and the accuracy (or the user's metric) held out."""
 
     phase: str
     epoch: int
@@ -93,23 +101,41 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """The result; ``model`` is frozen. Accuracies are fractions of the held-out images."""
+    """The result; ``model`` is frozen. Accuracies are fractions of the held-out images, or the user's metric; ``held_out`` are
+    the inputs of the first held-out batch."""
 
     float_model: nn.Module
     model: QuantModel
     float_accuracy: float
     fixed_accuracy: float
     history: tuple[Progress, ...]
+    held_out: Tensor
+
+
+def right(outputs: Tensor, labels: Tensor) -> Tensor:
+    """1 for each sample whose largest score is its label's, else 0."""
+    return (outputs.argmax(1) == labels).to(torch.float64)
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose largest score is their label's; the model's training flag is kept."""
+def evaluate(model: nn.Module, batches: Iterable[Batch], metric: Metric = right) -> float:
+    """The mean of a metric over all samples, in evaluation mode; the model's training flag is kept."""
     training = model.training
     model.eval()
-    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(256), labels.split(256), strict=True))
+    total, count = 0.0, 0
+    for inputs, targets in batches:
+        score = torch.as_tensor(metric(model(inputs), targets))
+        total += float(score.sum()) if score.ndim else float(score) * len(inputs)
+        count += len(inputs)
     model.train(training)
-    return right / labels.shape[0]
+    if not count:
+        raise ValueError("there must be at least one sample to evaluate, and there is none")
+    return total / count
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Fraction of images whose largest score is their label's; the model's training flag is kept."""
+    return evaluate(model, zip(images.split(256), labels.split(256), strict=True))
 
 
 class Trainer:
@@ -118,28 +144,31 @@ class Trainer:
     Parameters
     ----------
     make_model : builds the float model; called once, under the seed
-    augment : images and a generator to images, or None
+    data : tensors (`Classification`) or `Batches`
+    augment : inputs and a generator to inputs, or None
+    loss : outputs and targets to a scalar; cross entropy with the configuration's label smoothing if None
+    metric : see `Metric`; accuracy if None
     progress : called after each epoch
     """
 
     def __init__(
-        self, make_model: Callable[[], nn.Module], data: Classification, recipe: Recipe, config: TrainConfig | None = None,
-        *, augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        self, make_model: Callable[[], nn.Module], data: Classification | Batches, recipe: Recipe,
+        config: TrainConfig | None = None, *, augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        loss: Loss | None = None, metric: Metric | None = None, progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.data, self.recipe, self.config = data, recipe, config or TrainConfig()
+        self.recipe, self.config = recipe, config or TrainConfig()
+        self.source = source_of(data, self.config.batch)
         self.augment, self.progress = augment, progress
+        self.loss, self.metric = loss or self._cross_entropy, metric or right
         self.generator = torch.Generator().manual_seed(self.config.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+        with seeded(self.config.seed):
             self.float_model = make_model()
-            self._rng = torch.get_rng_state()
         self.model: QuantModel | None = None
         self.epoch = 0
         self.history: list[Progress] = []
         if problems := unsupported(self.float_model, recipe):
             raise UnsupportedModelError(problems)
-        self.optimizer = self._optimizer()
+        self.optimizers = self._optimizers()
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -161,54 +190,64 @@ class Trainer:
         if self.epoch == self.config.float_epochs:
             self._quantise()
         network = self._network()
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self._rng)
+        with self._seeded():
             loss = self._batches(network)
-            self._rng = torch.get_rng_state()
         self.epoch += 1
-        score = accuracy(network, self.data.test_images, self.data.test_labels)
-        self._report(loss, score, time.perf_counter() - start)
+        self._report(loss, self._score(network), time.perf_counter() - start)
+
+    def _seeded(self) -> contextlib.AbstractContextManager[None]:
+        """What the user's model and data set draw from depends on the epoch alone, so a resumed run draws the same."""
+        return seeded(self.config.seed * 1_000_003 + self.epoch + 1)
+
+    def _score(self, network: nn.Module) -> float:
+        with self._seeded():
+            return evaluate(network, self.source.held_out(), self.metric)
 
     def _batches(self, network: nn.Module) -> float:
         first, count = self._phase()
-        batch, size = self.config.batch, len(self.data.train_images)
-        order = torch.randperm(size, generator=self.generator)
-        steps = max(1, size // batch)
         if self.model is not None:
-            self.model.learn_points(self.epoch - first < count * (1 - self.config.hold_points))
+            part = (self.epoch - first) / count
+            self.model.learn_points(self.config.delay_points <= part < 1 - self.config.hold_points)
         network.train()
-        total = 0.0
-        for i in range(steps):
-            self._set_rates((self.epoch - first + i / steps) / count)
-            total += self._step(network, order[i * batch : (i + 1) * batch])
-        return total / steps
+        losses, steps = [], self.source.steps
+        for i, batch in enumerate(self.source.epoch(self.generator)):
+            self._set_rates((self.epoch - first + (i / steps if steps else 0)) / count)
+            losses.append(self._step(network, batch))
+        return sum(losses) / len(losses)
 
-    def _step(self, network: nn.Module, chosen: Tensor) -> float:
-        images = self.data.train_images[chosen]
-        if self.augment is not None:
-            images = self.augment(images, self.generator)
-        loss = F.cross_entropy(network(images), self.data.train_labels[chosen], label_smoothing=self.config.label_smoothing)
-        self.optimizer.zero_grad()
+    def _step(self, network: nn.Module, batch: Batch) -> float:
+        inputs = batch[0] if self.augment is None else self.augment(batch[0], self.generator)
+        loss = self.loss(network(inputs), batch[1])
+        if not bool(torch.isfinite(loss.detach())):
+            raise NonFiniteError(f"the loss must be finite, and in epoch {self.epoch + 1} it is {float(loss.detach())}: lower "
+                                 "float_rate, fixed_rate or point_rate, or look for damaged data")
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return float(loss.detach())
+
+    def _cross_entropy(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels, label_smoothing=self.config.label_smoothing)
 
     def _quantise(self) -> None:
         """From the float to the fixed-point phase."""
         self.model = quantize_model(self.float_model, self.recipe)
-        images = self.data.train_images[: self.config.calibration_images]
-        self.model.calibrate(images.split(128), self.config.calibration_method)
-        self.optimizer = self._optimizer()
+        with self._seeded():
+            self.model.calibrate(self.source.inputs(self.config.calibration_images), self.config.calibration_method)
+        self.optimizers = self._optimizers()
 
     def _result(self) -> Trained:
         if self.model is None:
             self._quantise()
         assert self.model is not None
         self.model.freeze()
-        images, labels = self.data.test_images, self.data.test_labels
+        with self._seeded():
+            first, _ = next(self.source.held_out())
         return Trained(
-            float_model=self.float_model.eval(), model=self.model.eval(), history=tuple(self.history),
-            float_accuracy=accuracy(self.float_model, images, labels), fixed_accuracy=accuracy(self.model, images, labels),
+            float_model=self.float_model.eval(), model=self.model.eval(), history=tuple(self.history), held_out=first,
+            float_accuracy=self._score(self.float_model), fixed_accuracy=self._score(self.model),
         )
 
     def _network(self) -> nn.Module:
@@ -229,26 +268,30 @@ class Trainer:
 
     # -- optimiser ----------------------------------------------------------------------------------------------
 
-    def _optimizer(self) -> torch.optim.AdamW:
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """One for the weights and, in the fixed-point phase, one for the binary points; ``base`` is a group's highest rate."""
         config = self.config
         points = [] if self.model is None else self.model.binary_points()
         known = {id(p) for p in points}
         weights = [p for p in self._network().parameters() if id(p) not in known and p.requires_grad]
         rate = config.float_rate if self.model is None else config.fixed_rate
-        groups = [{"params": weights, "base": rate, "weight_decay": config.weight_decay},
-                  {"params": points, "base": config.point_rate, "weight_decay": 0.0}]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate)
+        found = [_weight_optimizer(config, weights, rate)] if weights else []
+        if points:
+            groups = [{"params": points, "base": config.point_rate}]
+            found.append(torch.optim.AdamW(groups, lr=config.point_rate, weight_decay=0.0))
+        return found
 
     def _set_rates(self, done: float) -> None:
         """Warm up over a tenth of the phase, then a half cosine to zero; ``done`` is the finished part, 0..1."""
         part = min(1.0, 0.1 + done * 9) if done < 0.1 else 0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * part
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * part
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> str:
-        return repr((asdict(self.config), self.recipe, len(self.data.train_images)))
+        return repr((asdict(self.config), self.recipe, self.source.identity))
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, whole or not at all."""
@@ -256,7 +299,8 @@ class Trainer:
             "bitloom_checkpoint": _VERSION, "fingerprint": self._fingerprint(), "epoch": self.epoch,
             "float_model": self.float_model.state_dict(),
             "model": None if self.model is None else self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(), "rng": self._rng,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(), "source": self.source.state(),
             "history": [asdict(p) for p in self.history],
         }
         buffer = io.BytesIO()
@@ -275,11 +319,20 @@ class Trainer:
             self.model = quantize_model(self.float_model, self.recipe)
             self.model.load_state_dict(state["model"])
             self.model.set_mode(Mode.QAT)
-        self.optimizer = self._optimizer()
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers = self._optimizers()
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.generator.set_state(state["generator"])
-        self._rng = state["rng"]
+        self.source.load_state(state["source"])
         self.history = [Progress(**entry) for entry in state["history"]]
+
+
+def _weight_optimizer(config: TrainConfig, weights: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    groups = [{"params": weights, "base": rate}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return make(groups, lr=rate, weight_decay=config.weight_decay)
 
 
 def _read(path: str | Path) -> dict[str, Any]:

@@ -10,9 +10,22 @@ import numpy as np
 from hw.spec.deform import DeformArch
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.fixed import FixedFormat, Rounding
-from hw.spec.machine import Memory, OpenRegion
-from hw.spec.ops import AvgPool2d, Conv2d, DeformDepthwiseConv2d, DepthwiseConv2d, Linear, Requant, mean_requant
-from hw.spec.program import Program
+from hw.spec.machine import Memory, OpenRegion, Writes
+from hw.spec.ops import (
+    Add,
+    AvgPool2d,
+    Clip,
+    Conv2d,
+    DeformDepthwiseConv2d,
+    DepthwiseConv2d,
+    Linear,
+    Requant,
+    Scale,
+    Slice,
+    Table,
+    mean_requant,
+)
+from hw.spec.program import Program, TensorLayout
 from hw.spec.regs import ErrorCode
 from sw.compiler import compile_graph
 from sw.compiler.memcheck import prove_memory
@@ -43,9 +56,10 @@ class Builder:
         self.nodes.append(Node(name=name, operation=operation, inputs=inputs, output=name))
         return name
 
-    def requant(self, channels: int, terms: int, fmt: FixedFormat = S8, peak: int = 7) -> Requant:
-        """A step that spreads sums of ``terms`` products of weights up to ``peak`` over the output's codes."""
-        scale = int(np.log2(max(terms, 1) ** 0.5 * peak))
+    def requant(self, channels: int, terms: int, fmt: FixedFormat = S8, peak: int = 7, source: str = "") -> Requant:
+        """A step that spreads sums of ``terms`` products of ``source``'s codes and weights up to ``peak`` over the output's codes."""
+        narrower = self.tensors[source].fmt.width - fmt.width if source else 0
+        scale = int(np.log2(max(terms, 1) ** 0.5 * peak)) + narrower
         multiplier = self.rng.choice([1, 1, 3, 40000], channels)
         return Requant(
             bias=self.rng.integers(-500, 500, channels), multiplier=multiplier,
@@ -54,34 +68,58 @@ class Builder:
         )
 
     def conv(self, name: str, source: str, channels: int, *, kernel: tuple[int, int] = (1, 1), stride: int = 1,
-             padding: int = 0, peak: int = 7, fmt: FixedFormat = S8) -> str:
-        inputs = self.tensors[source].shape[0]
+             padding: int = 0, peak: int = 7, fmt: FixedFormat = S8, groups: int = 1) -> str:
+        inputs = self.tensors[source].shape[0] // groups
         weight = self.rng.integers(-peak - (peak > 7), peak + 1, (channels, inputs, *kernel))
         weight.flat[0] = weight.min() if peak > 7 and weight.min() < -7 else peak
-        requant = self.requant(channels, inputs * kernel[0] * kernel[1], fmt, peak)
-        return self.add(name, Conv2d(weight=weight, requant=requant, stride=stride, padding=padding), source, fmt=fmt)
+        requant = self.requant(channels, inputs * kernel[0] * kernel[1], fmt, peak, source)
+        operation = Conv2d(weight=weight, requant=requant, stride=stride, padding=padding, groups=groups)
+        return self.add(name, operation, source, fmt=fmt)
 
-    def linear(self, name: str, source: str, channels: int, peak: int = 7) -> str:
+    def linear(self, name: str, source: str, channels: int, peak: int = 7, fmt: FixedFormat = S8) -> str:
         inputs = self.tensors[source].shape[0]
         weight = self.rng.integers(-peak, peak + 1, (channels, inputs))
-        return self.add(name, Linear(weight=weight, requant=self.requant(channels, inputs, peak=peak)), source, fmt=S8)
+        operation = Linear(weight=weight, requant=self.requant(channels, inputs, fmt, peak, source))
+        return self.add(name, operation, source, fmt=fmt)
 
     def depthwise(self, name: str, source: str, *, stride: int = 1, padding: int = 1, fmt: FixedFormat = S8) -> str:
         channels = self.tensors[source].shape[0]
         weight = self.rng.integers(-128, 128, (channels, 3, 3))
-        requant = self.requant(channels, 9, fmt, 128)
+        requant = self.requant(channels, 9, fmt, 128, source)
         return self.add(name, DepthwiseConv2d(weight=weight, requant=requant, stride=stride, padding=padding), source, fmt=fmt)
 
-    def deform(self, name: str, source: str, offsets: str, *, stride: int = 1) -> str:
+    def deform(self, name: str, source: str, offsets: str, *, stride: int = 1, fmt: FixedFormat = S8) -> str:
         channels = self.tensors[source].shape[0]
         weight = self.rng.integers(-128, 128, (channels, 3, 3))
-        operation = DeformDepthwiseConv2d(weight=weight, requant=self.requant(channels, 9, peak=128), stride=stride)
-        return self.add(name, operation, source, offsets, fmt=S8)
+        requant = self.requant(channels, 9, fmt, 128, source)
+        return self.add(name, DeformDepthwiseConv2d(weight=weight, requant=requant, stride=stride), source, offsets, fmt=fmt)
 
     def mean(self, name: str, source: str, kernel: tuple[int, int], *, stride: int = 1, padding: int = 0) -> str:
         channels, fmt = self.tensors[source].shape[0], self.tensors[source].fmt
         requant = mean_requant(channels, kernel[0] * kernel[1], 0, Rounding.RND, fmt.min_code, fmt.max_code)
         return self.add(name, AvgPool2d(kernel=kernel, requant=requant, stride=stride, padding=padding), source)
+
+    def scale(self, name: str, source: str, fmt: FixedFormat = S8) -> str:
+        channels = self.tensors[source].shape[0]
+        weight = self.rng.integers(-128, 128, channels)
+        return self.add(name, Scale(weight=weight, requant=self.requant(channels, 1, fmt, 128, source)), source, fmt=fmt)
+
+    def table(self, name: str, source: str, fmt: FixedFormat = S8) -> str:
+        """A table of random values: every index shows in the result."""
+        values = self.rng.integers(fmt.min_code, fmt.max_code + 1, 256)
+        return self.add(name, Table(values=values), source, fmt=fmt)
+
+    def clip(self, name: str, source: str, lo: int, hi: int, fmt: FixedFormat | None = None) -> str:
+        return self.add(name, Clip(lo=lo, hi=hi), source, fmt=fmt)
+
+    def sum(self, name: str, a: str, b: str, fmt: FixedFormat | None = None) -> str:
+        fmt = fmt or self.tensors[a].fmt
+        return self.add(name, Add(lo=fmt.min_code, hi=fmt.max_code), a, b, fmt=fmt)
+
+    def half(self, name: str, source: str, which: int) -> str:
+        """The first half of the channels (0), or the second (1)."""
+        half = self.tensors[source].shape[0] // 2
+        return self.add(name, Slice(start=which * half, stop=(which + 1) * half), source)
 
     def graph(self, *outputs: str) -> IntegerGraph:
         return IntegerGraph(tensors=self.tensors, inputs=tuple(self.inputs), outputs=outputs, nodes=tuple(self.nodes))
@@ -100,7 +138,7 @@ def random_codes(graph: IntegerGraph, rng: np.random.Generator) -> dict[str, np.
 
 
 def run_machine(program: Program, inputs: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Outputs of the program on the machine; memory and on-chip memories are dirty before."""
+    """Every tensor that the program stores, outputs and intermediates, on the machine; all memories are dirty before."""
     sizes = [len(program.image), *(region.size for region in program.regions)]
     starts = np.cumsum([0, *(-(-size // 64) * 64 + 64 for size in sizes)])
     memory = Memory(int(starts[-1]))
@@ -112,9 +150,22 @@ def run_machine(program: Program, inputs: dict[str, np.ndarray], seed: int) -> d
     for layout in program.inputs:
         memory.write(bases[layout.region] + layout.offset, np.frombuffer(layout.pack(inputs[layout.name]), np.uint8))
     regions = [OpenRegion(base=b, size=r.size) for b, r in zip(bases, program.regions, strict=False)]
-    outcome = DeformMachine(program.arch, seed).run(memory, regions, 0, len(program.image))
+    found: dict[str, np.ndarray] = {}
+
+    def read(layout: TensorLayout) -> None:
+        assert layout.name not in found
+        found[layout.name] = layout.unpack(memory.read(bases[layout.region] + layout.offset, layout.size).tobytes())
+
+    def look(writes: Writes) -> None:
+        for entry in program.intermediates:
+            if entry.after == writes.index:
+                read(entry.layout)
+
+    outcome = DeformMachine(program.arch, seed).run(memory, regions, 0, len(program.image), look)
     assert outcome.error is ErrorCode.NONE, f"{outcome} at {program.layers[outcome.index]}"
-    return {t.name: t.unpack(memory.read(bases[t.region] + t.offset, t.size).tobytes()) for t in program.outputs}
+    for layout in program.outputs:
+        read(layout)
+    return found
 
 
 def assert_alive(name: str, codes: np.ndarray) -> None:
@@ -124,19 +175,21 @@ def assert_alive(name: str, codes: np.ndarray) -> None:
         assert len(values) > 3 and counts.max() <= 0.9 * codes.size, f"{name} is nearly constant: {values} {counts}"
 
 
-def compare(graph: IntegerGraph, arch: DeformArch, seed: int = 0) -> tuple[Program, int]:
-    """Compile, run and compare every element of every output; returns the program and how many elements were equal."""
+def compare(graph: IntegerGraph, arch: DeformArch, seed: int = 0, *, alive: bool = True) -> tuple[Program, int]:
+    """Compile, run and compare every element of every stored tensor; returns the program and how many elements were equal."""
     program = compile_graph(graph, arch)
     assert prove_memory(program, graph) > 0
     inputs = random_codes(graph, np.random.default_rng(seed))
-    expected = graph({name: codes[None] for name, codes in inputs.items()})
+    expected = graph.trace({name: codes[None] for name, codes in inputs.items()})
     got, count = run_machine(program, inputs, seed), 0
-    for name in graph.outputs:
-        assert got[name].shape == expected[name].shape[1:]
-        np.testing.assert_array_equal(got[name], expected[name][0], err_msg=name)
-        assert_alive(name, got[name])
-        count += got[name].size
-    assert count == sum(int(np.prod(graph.tensors[name].shape)) for name in graph.outputs) > 0
+    for name, codes in got.items():
+        assert codes.shape == expected[name].shape[1:]
+        np.testing.assert_array_equal(codes, expected[name][0], err_msg=name)
+        if alive:
+            assert_alive(name, codes)
+        count += codes.size
+    assert set(got) == set(graph.outputs) | {entry.layout.name for entry in program.intermediates}
+    assert count == sum(int(np.prod(graph.tensors[name].shape)) for name in got) > 0
     return program, count
 
 

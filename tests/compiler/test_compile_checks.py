@@ -9,11 +9,24 @@ import pytest
 
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
-from hw.spec.ops import Add, Conv2d, DeformDepthwiseConv2d, MaxPool2d, ShuffleJoin, Split, Upsample2x
+from hw.spec.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    DeformDepthwiseConv2d,
+    MaxPool2d,
+    Shuffle,
+    ShuffleJoin,
+    Slice,
+    Table,
+    Upsample2x,
+    identity_requant,
+)
 from sw.compiler import CompileError, check_graph, compile_graph
 from sw.compiler.shapes import output_shape
 from sw.graph import IntegerGraph, Node, TensorSpec
-from tests.compiler.graphs import S8, U8, Builder, random_codes
+from tests.compiler.graphs import S8, U8, Builder, compare, random_codes
 
 ARCH = DeformArch()
 
@@ -32,31 +45,34 @@ def one_problem(graph: IntegerGraph, arch: DeformArch = ARCH) -> str:
 
 def test_three_unsupported_layers_are_all_named() -> None:
     build = Builder(0)
-    build.input("x", (16, 6, 6))
-    build.conv("good", "x", 16)
-    build.add("sum", Add(lo=-128, hi=127), "x", "good")
-    build.add("up", Upsample2x(), "sum")
-    build.conv("fast", "up", 16, stride=9)
-    build.conv("last", "fast", 3)
-    graph = build.graph("last")
-    assert places(graph) == ["sum", "up", "fast"]
+    build.input("x", (16, 12, 12))
+    build.table("sigmoid", build.conv("good", "x", 16))
+    build.conv("fast", "sigmoid", 16, stride=9)
+    build.add("sum", Add(lo=-128, hi=200), "fast", "fast")
+    build.conv("last", "sum", 3)
+    graph, arch = build.graph("last"), replace(ARCH, tables=0)
+    assert places(graph, arch) == ["sigmoid", "fast", "sum"]
     with pytest.raises(CompileError) as caught:
-        compile_graph(graph, ARCH)
+        compile_graph(graph, arch)
     message = str(caught.value)
     assert "3 problems" in message
-    for text in ("sum: add is not in this core yet", "up: upsample2x is not in this core yet", "fast: stride 9 is above 8"):
+    for text in (
+        "sigmoid: the core has no table memory; set tables",
+        "fast: stride 9 is above 8",
+        "sum: its codes are in -128..200, beyond s8f0 (-128..127)",
+    ):
         assert text in message
 
 
-def test_a_split_off_word_boundaries_says_so() -> None:
-    """A half of 12 channels lies in one word, so that its own halves cannot start at words."""
+def test_an_operation_that_the_core_does_not_have() -> None:
     build = Builder(0)
-    build.input("x", (24, 2, 2))
-    build.add("half", Split(half=0), "x")
-    build.add("pool", MaxPool2d(kernel=1, stride=1), "half")
-    build.add("third", Split(half=1), "pool")
-    text = one_problem(build.graph("third"))
-    assert text.startswith("third: the halves of 6 channels do not fall on 16-channel words; make each half a multiple of 16")
+    build.input("x", (2, 4, 4))
+    build.conv("s", "x", 2)
+    build.tensors["d"] = build.tensors["x"]
+    operation = DeformConv2d(weight=np.ones((2, 2, 1, 1)), requant=identity_requant(2, 0, 9), offset_frac=2)
+    build.nodes.append(Node(name="d", operation=operation, inputs=("x", "s"), output="d"))
+    build.conv("last", "d", 3)
+    assert "d: deform_conv2d is not an operation of this core" in one_problem(build.graph("last"))
 
 
 def test_a_layer_that_does_not_fit_names_the_sizes() -> None:
@@ -84,13 +100,16 @@ def clipped(operation: Conv2d, lo: int, hi: int) -> Conv2d:
     return replace(operation, requant=replace(operation.requant, lo=lo, hi=hi))
 
 
-def test_pads_need_a_clip_range_with_zero() -> None:
-    for channels, expected in ((16, []), (15, ["c"])):
-        build = Builder(0)
-        build.input("x", (16, 4, 4))
-        build.conv("c", "x", channels)
-        build.nodes[-1] = replace(build.nodes[-1], operation=clipped(build.nodes[-1].operation, 3, 127))
-        assert places(build.graph("c")) == expected
+def test_pads_may_hold_anything() -> None:
+    """Clips that leave out 0 and a table that moves it write something into pads; no channel sees it."""
+    build = Builder(0)
+    build.input("x", (16, 4, 4))
+    build.conv("c", "x", 15)
+    build.nodes[-1] = replace(build.nodes[-1], operation=clipped(build.nodes[-1].operation, 3, 127))
+    build.table("t", "c")
+    build.conv("d", "t", 5, kernel=(3, 3), padding=1)
+    build.depthwise("e", "t")
+    compare(build.graph("t", "d", "e"), ARCH)
 
 
 def test_offsets_must_be_signed_bytes() -> None:
@@ -104,11 +123,30 @@ def test_offsets_must_be_signed_bytes() -> None:
 def test_formats_must_be_kept_by_operations_that_move_codes() -> None:
     build = Builder(0)
     build.input("x", (32, 4, 4))
-    build.add("half", Split(half=0), "x", fmt=U8)
+    build.add("half", Slice(start=0, stop=16), "x", fmt=U8)
     build.add("pool", MaxPool2d(kernel=2, stride=2), "x", fmt=U8)
     build.input("y", (32, 4, 4), U8)
     build.add("join", ShuffleJoin(), "x", "y")
-    assert places(build.graph("half", "pool", "join")) == ["half", "pool", "join"]
+    build.add("cat", Concat(), "x", "y")
+    build.add("mix", Shuffle(groups=2), "y", fmt=S8)
+    build.add("up", Upsample2x(), "y", fmt=S8)
+    build.add("sum", Add(lo=0, hi=9), "x", "y")
+    names = ["half", "pool", "join", "cat", "mix", "up", "sum"]
+    assert places(build.graph(*names)) == names
+    assert "sum: add needs one format, not s8f0 and u8f0" in str(check_graph(build.graph(*names), ARCH)[-1])
+
+
+def test_codes_of_tables_and_limits_must_fit_their_formats() -> None:
+    """Only what the input's codes can reach counts."""
+    build = Builder(0)
+    build.input("x", (16, 4, 4), FixedFormat(4, 0))
+    for name, fmt in (("good", FixedFormat(5, 0, False)), ("bad", FixedFormat(3, 0, False))):
+        build.add(name, Table(values=np.where(np.arange(256) < 8, np.arange(256), 8)), "x", fmt=fmt)
+    for name, lo in (("positive", 0), ("negative", -200)):
+        build.clip(name, "x", lo, 3, FixedFormat(3, 0, False))
+    names = ["good", "bad", "positive", "negative"]
+    assert places(build.graph(*names)) == ["bad", "negative"]
+    assert "its codes are in -8..3, beyond u3f0 (0..7)" in check_graph(build.graph(*names), ARCH)[1].reason
 
 
 def test_padding_that_leaves_a_window_empty() -> None:
@@ -131,6 +169,17 @@ def test_shapes_that_do_not_follow_from_the_operation() -> None:
         output_shape(MaxPool2d(kernel=3, stride=1), [(3, 2, 2)])
 
 
+def test_nodes_with_too_few_or_too_many_inputs_are_named() -> None:
+    build = Builder(0)
+    build.input("x", (16, 4, 4))
+    build.add("cat", Concat(), "x", "x")
+    build.half("half", build.add("mix", Shuffle(groups=2), "cat"), 0)
+    graph = build.graph("half")
+    for name, inputs in (("mix", ("cat", "x")), ("mix", ()), ("cat", ()), ("cat", ("x",)), ("half", ())):
+        nodes = tuple(replace(node, inputs=inputs) if node.name == name else node for node in graph.nodes)
+        assert name in places(replace(graph, nodes=nodes)), (name, inputs)
+
+
 def test_names_must_be_distinct() -> None:
     build = Builder(0)
     build.input("x", (16, 4, 4))
@@ -138,6 +187,14 @@ def test_names_must_be_distinct() -> None:
     build.nodes.append(Node(name="c", operation=build.nodes[0].operation, inputs=("c",), output="d"))
     build.tensors["d"] = build.tensors["c"]
     assert "2 nodes have this name" in one_problem(build.graph("d"))
+
+
+def test_names_of_copies_are_taken() -> None:
+    build = Builder(0)
+    build.input("x", (16, 4, 4))
+    build.conv("output x", "x", 16)
+    assert "output x: this is what the compiler calls the copy" in one_problem(build.graph("output x", "x"))
+    assert places(build.graph("output x")) == []
 
 
 def test_too_few_regions() -> None:
@@ -157,12 +214,19 @@ def test_shapes_agree_with_the_operations() -> None:
     build.mean("m", "x", (4, 3), stride=2, padding=1)
     build.add("p", MaxPool2d(kernel=3, stride=2, padding=1), "x")
     build.add("j", ShuffleJoin(), "x", "x")
-    build.add("h", Split(half=1), "j")
+    build.half("h", "j", 1)
     build.add("u", Upsample2x(), "h")
-    graph = build.graph("c", "d", "s", "f", "m", "p", "j", "h", "u")
+    build.conv("g", "x", 24, groups=8, kernel=(1, 3), stride=2)
+    build.scale("l", "x")
+    build.table("t", "x")
+    build.clip("i", "x", -3, 99)
+    build.add("k", Concat(), "x", "j", "x")
+    build.add("w", Shuffle(groups=4), "k")
+    build.sum("a", "w", "k")
+    graph = build.graph("c", "d", "s", "f", "m", "p", "j", "h", "u", "g", "l", "t", "i", "k", "w", "a")
     codes = {name: array[None] for name, array in random_codes(graph, np.random.default_rng(0)).items()}
     results = graph(codes)
-    assert len(results) == 9
+    assert len(results) == 16
     for node in graph.nodes:
         shape = output_shape(node.operation, [graph.tensors[t].shape for t in node.inputs])
         assert results[node.output].shape[1:] == shape

@@ -11,7 +11,9 @@ import pytest
 
 import sw.compiler.plan as plan_module
 from hw.spec.deform import DeformArch
+from hw.spec.deform.instructions import MERGE_ADD, SPACES
 from hw.spec.isa import Instruction
+from hw.spec.ops import Concat, Upsample2x
 from hw.spec.program import Program, build_image
 from sw.compiler import compile_graph, listing
 from sw.compiler.chipcheck import prove_feature_memory
@@ -203,3 +205,70 @@ def test_the_listing_shows_every_instruction() -> None:
     assert any("deform 4x4x1w@row0:bank0:0 col0 s@0+1" in line for line in body)
     assert sum("crc" in line for line in body) == 5
     assert "; region 3 scratch:" in listing(program)
+
+
+def merged() -> IntegerGraph:
+    """A concatenation in place, a doubled store, a table and a sum; two layers may stand for several nodes."""
+    build = Builder(2)
+    build.input("x", (16, 4, 4))
+    build.conv("a", "x", 16)
+    build.table("t", build.conv("b", "x", 16))
+    build.sum("s", "a", "t")
+    build.add("cat", Concat(), "a", "s")
+    build.add("up", Upsample2x(), build.conv("c", "cat", 16))
+    build.conv("d", "up", 16)
+    return build.graph("d", "t")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "region", "fields", "message"),
+    [
+        ("STORE", "c", 3, {"stride1": 1}, r"STORE of c\) writes a word of region 3 that c has written already"),
+        ("STORE", "s", 3, {"offset": 64}, r"LOAD of c\) reads word 65 of region 3, which must hold \['a', 's'\], but holds nothing"),
+        ("STORE", "s", 3, {"n1": 15}, r"LOAD of c\) reads word 95 of region 3, .* but holds nothing"),
+        ("LOAD", "s", 3, {"offset": 1}, r"LOAD of s\) reads word 1 of region 3, .* but holds nothing"),
+    ],
+)
+def test_planted_faults_in_merged_layers_are_found(name: str, layer: str, region: int, fields: dict[str, int], message: str) -> None:
+    graph = merged()
+    program = compile_graph(graph, ARCH)
+    assert prove_memory(program, graph) > 200
+    with pytest.raises(MemoryFault, match=message):
+        prove_memory(altered(program, transfers(program, name, layer, region), lambda _: fields), graph)
+
+
+def test_instructions_of_no_node_are_found() -> None:
+    graph = merged()
+    program = compile_graph(graph, ARCH)
+    strange = replace(program, layers=("nobody", *program.layers[1:]))
+    with pytest.raises(MemoryFault, match="instructions of nobody, which is no node of the graph"):
+        prove_memory(strange, graph)
+
+
+def test_a_table_that_nothing_has_loaded_is_found() -> None:
+    program = compile_graph(merged(), ARCH)
+    used = next(k for k, i in enumerate(program.instructions()) if i.name == "PW" and i["table"])
+    with pytest.raises(MemoryFault, match="uses table 1, which nothing has loaded whole"):
+        prove_feature_memory(altered(program, used, lambda _: {"table": 2}))
+    load = next(k for k, i in enumerate(program.instructions()) if i.name == "LOAD" and SPACES[i["space"]] == "tbl")
+    with pytest.raises(MemoryFault, match="uses table 0, which nothing has loaded whole"):
+        prove_feature_memory(altered(program, load, lambda _: {"n0": 15, "check_crc": 0}))
+
+
+def test_the_sum_of_a_merge_is_proven_to_be_there() -> None:
+    program = compile_graph(merged(), ARCH)
+    index = next(k for k, i in enumerate(program.instructions()) if i.name == "PW" and i["merge"] == MERGE_ADD)
+    fields = program.instructions()[index]
+    for planted, message in (
+        ({"merge_addr": 1000}, "reads feature word 1000, which nothing has written"),
+        ({"out_addr": fields["merge_addr"]}, "writes a feature word that it also reads"),
+    ):
+        with pytest.raises(MemoryFault, match=message):
+            prove_feature_memory(altered(program, index, lambda _, planted=planted: planted))
+
+
+def test_the_listing_shows_merges_and_tables() -> None:
+    lines = listing(compile_graph(merged(), ARCH)).splitlines()
+    assert sum(" add s8 @" in line and "clip -128..127" in line for line in lines) == 1
+    assert sum(line.endswith("table 0") or " table 0 " in line for line in lines) == 1
+    assert sum("tbl:0[16] <- 0:" in line for line in lines) == 1

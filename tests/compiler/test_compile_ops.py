@@ -6,9 +6,9 @@ import pytest
 
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
-from hw.spec.ops import MaxPool2d, ShuffleJoin, Split
+from hw.spec.ops import MaxPool2d, ShuffleJoin
 from sw.compiler import compile_graph
-from sw.compiler.slots import ceil16, halves, spread, zip_slots
+from sw.compiler.slots import ceil16, segments, spread, zip_slots
 from tests.compiler.graphs import S8, U8, Builder, compare, operations
 
 ARCH = DeformArch()
@@ -117,7 +117,7 @@ def test_a_single_window_may_have_any_stride() -> None:
 def test_shuffle_join_is_merged_into_the_right_convolution(kernel: int) -> None:
     build = Builder(kernel)
     build.input("x", (64, 5, 6))
-    left, right = (build.add(f"half{i}", Split(half=i), "x") for i in (0, 1))
+    left, right = (build.half(f"half{i}", "x", i) for i in (0, 1))
     build.conv("c", right, 32, kernel=(kernel, kernel), padding=kernel // 2)
     build.add("join", ShuffleJoin(), left, "c")
     program, _ = compare(build.graph("join"), ARCH)
@@ -145,7 +145,7 @@ def shuffle_units(channels: int, units: int) -> tuple[Builder, str]:
     build = Builder(channels)
     tensor = build.conv("stem", build.input("x", (3, 4, 4)), 2 * channels)
     for unit in range(units):
-        left, right = (build.add(f"u{unit}.half{i}", Split(half=i), tensor) for i in (0, 1))
+        left, right = (build.half(f"u{unit}.half{i}", tensor, i) for i in (0, 1))
         build.conv(f"u{unit}.a", right, channels)
         build.depthwise(f"u{unit}.b", f"u{unit}.a")
         build.conv(f"u{unit}.c", f"u{unit}.b", channels)
@@ -164,7 +164,7 @@ def test_shuffle_units_with_any_width(channels: int, units: int) -> None:
 def test_halves_of_every_width_stay_on_words_through_many_units() -> None:
     checked = 0
     for channels in range(1, 300):
-        slots = halves(2 * channels)
+        slots = segments(2 * channels, {channels})
         for _ in range(10):
             words = [slots[: len(slots) // 2], slots[len(slots) // 2 :]]
             assert [sorted(s for s in half if s >= 0) for half in words] == [
@@ -181,8 +181,8 @@ def test_views_and_inputs_as_outputs() -> None:
     build.input("x", (32, 3, 3))
     build.input("y", (2, 1, 9), U8)
     for half in (0, 1):
-        build.add(f"h{half}", Split(half=half), "x")
-    build.add("quarter", Split(half=1), build.conv("c", "h1", 64))
+        build.half(f"h{half}", "x", half)
+    build.half("quarter", build.conv("c", "h1", 64), 1)
     compare(build.graph("h1", "x", "y", "quarter", "c"), ARCH)
     compare(build.graph("h1", "x", "y", "quarter", "c"), TINY)
 

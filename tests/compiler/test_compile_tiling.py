@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw.spec.deform import DeformArch
-from hw.spec.ops import MaxPool2d, ShuffleJoin, Split
+from hw.spec.ops import MaxPool2d, ShuffleJoin
 from sw.compiler.tiling import Span, Window, choose, fits, spans, tiles
 from tests.compiler.graphs import U8, Builder, compare, operations
 
@@ -46,7 +46,7 @@ def test_both_loop_orders_of_a_convolution() -> None:
 def test_zip_in_stripes_and_groups() -> None:
     build = Builder(2)
     build.input("x", (96, 9, 5))
-    left, right = (build.add(f"half{i}", Split(half=i), "x") for i in (0, 1))
+    left, right = (build.half(f"half{i}", "x", i) for i in (0, 1))
     build.conv("c", right, 48, kernel=(3, 3), padding=1)
     build.add("join", ShuffleJoin(), left, "c")
     program, _ = compare(build.graph("join"), small(feature_words=160, weight_words=500))
@@ -95,7 +95,7 @@ def test_a_random_network_on_many_memory_sizes() -> None:
         build = Builder(seed)
         build.input("x", (3, 12, 11), U8)
         build.conv("stem", "x", 2 * int(rng.integers(9, 40)), kernel=(3, 3), stride=2, padding=1)
-        left, right = (build.add(f"half{i}", Split(half=i), "stem") for i in (0, 1))
+        left, right = (build.half(f"half{i}", "stem", i) for i in (0, 1))
         build.depthwise("d", right)
         build.conv("c", "d", build.tensors[left].shape[0], peak=127)
         build.add("join", ShuffleJoin(), left, "c")
@@ -116,7 +116,7 @@ class _Plain:
     def needs(self, words: int, rows: int) -> dict[str, int]:
         return {"feature_words": words * rows, "weight_words": 30 * words}
 
-    def loaded(self, rows: int) -> tuple[int, int, int]:
+    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
         return 1000, 100, 0
 
 

@@ -9,6 +9,7 @@ import sw.runtime
 from hw.rtl.emit import EmittedVerilog
 from hw.sim.build import SimulationBuild, build_simulation
 from hw.sim.core import emit_core
+from hw.spec.deform import DeformArch
 from hw.spec.records import DESIGN_FILE, PROGRAM_FILE, DesignRecord
 from sw.flow.gate import find_proof, verify_and_record
 from sw.flow.prove_design import prove_design
@@ -20,6 +21,12 @@ from tests.e2e.tiny import ARCH, Tiny, make_tiny
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
     return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def core_arch() -> DeformArch:
+    """The architecture of ``core_build``."""
+    return ARCH
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
-from hw.spec.ops import MaxPool2d, ShuffleJoin, Split
+from hw.spec.ops import MaxPool2d, ShuffleJoin, Slice
 from hw.spec.program import Program
 from sw.compiler import compile_graph
 from sw.graph import IntegerGraph
@@ -30,7 +30,7 @@ def tiny_graph() -> IntegerGraph:
     """(3, 6, 6) to (10, 1, 1): wide and narrow weights, zip, stride, deformable, both poolings, linear."""
     b = Builder(7)
     stem = b.conv("stem", b.input("image", (3, 6, 6), U8), 32, kernel=(3, 3), padding=1, peak=127, fmt=U8)
-    left, right = b.add("left", Split(half=0), stem), b.add("right", Split(half=1), stem)
+    left, right = b.add("left", Slice(start=0, stop=16), stem), b.add("right", Slice(start=16, stop=32), stem)
     branch = b.conv("branch.2", b.depthwise("branch.1", b.conv("branch.0", right, 16, fmt=U8)), 16, fmt=U8)
     down = b.depthwise("down", b.add("join", ShuffleJoin(), left, branch), stride=2)
     middle = b.conv("middle", down, 24)

@@ -49,14 +49,16 @@ TAIL_FAULTS = (
 CLIP_FAULTS = (
     Fault(name="half up in no mode", module=requantise, old='== ROUNDING_CODES["RND"]', new="== 3", fails="byte"),
     Fault(name="ties to odd", module=requantise, old='v["lost"] | v["whole"][0])', new='v["lost"] | ~v["whole"][0])', fails="byte"),
-    Fault(name="upper clip ignored", module=requantise, old="Mux(rounded > self.clip_hi,", new="Mux(rounded > 255,", fails="byte"),
-    Fault(name="lower clip off by one", module=requantise, old="(rounded < self.clip_lo)",
-          new="(rounded + 1 < self.clip_lo)", fails="byte"),
+    Fault(name="upper clip ignored", module=requantise, old="self.clip_lo, self.clip_hi)", new="self.clip_lo, C(255, signed(9)))",
+          fails="byte"),
+    Fault(name="lower clip off by one", module=requantise, old="self.clip_lo, self.clip_hi)",
+          new="self.clip_lo - 1, self.clip_hi)", fails="byte"),
     Fault(name="rounding carry lost", module=requantise, old="& (half_up | half_even), C(0, 1)).as_signed()",
           new="& (half_up | half_even), C(0, 1)).as_signed() & ~v[\"whole\"][:1]", fails="byte"),
 )  # fmt: skip
 ADDER_FAULTS = (
-    Fault(name="upper bound ignored", module=requantise, old="Mux(rounded > self.clip_hi,", new="Mux(rounded > 255,", fails="sum"),
+    Fault(name="upper bound ignored", module=requantise, old="self.clip_lo, self.clip_hi)", new="self.clip_lo, C(255, signed(9)))",
+          fails="sum"),
     Fault(name="saturates to the wrong side", module=requantise, old="Cat((~sign).replicate(", new="Cat(sign.replicate(", fails="sum"),
     Fault(name="sum wraps", module=requantise, old='v["acc"] + v["bias"]', new='(v["acc"] + v["bias"])[:32].as_signed()', fails="sum"),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hw.spec.arch import CONTAINER_VERSION
+from hw.spec.deform.instructions import SPACES
 from hw.spec.isa import CRC_OFFSET, HEADER, INSTRUCTION_BYTES, PAYLOAD_END, TOKEN_MAX, Field, seal
 from hw.spec.machine import OpenRegion, Outcome
 from hw.spec.program import HEADER_BYTES, MAGIC, build_image
@@ -269,7 +270,7 @@ def checked_load(d: Damager) -> bytes:
     """A LOAD with a right CRC of one run of region 1."""
     n0, offset = 1 + d.below(64), d.below(400)
     crc = zlib.crc32(region_bytes(1, offset, n0))
-    return ARCH.instructions.encode("LOAD", region=1, offset=offset, n0=n0, space=d.below(4), check_crc=1, crc=crc)
+    return ARCH.instructions.encode("LOAD", region=1, offset=offset, n0=n0, space=d.below(len(SPACES)), check_crc=1, crc=crc)
 
 
 def wrong_blob_crc(d: Damager) -> Case:

@@ -17,7 +17,24 @@ import numpy as np
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat, Rounding
-from hw.spec.ops import AvgPool2d, Conv2d, DepthwiseConv2d, Linear, MaxPool2d, Requant, ShuffleJoin, Split, mean_requant
+from hw.spec.ops import (
+    Add,
+    AvgPool2d,
+    Clip,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Linear,
+    MaxPool2d,
+    Requant,
+    Scale,
+    Shuffle,
+    ShuffleJoin,
+    Slice,
+    Table,
+    Upsample2x,
+    mean_requant,
+)
 from hw.spec.program import Program, ProgramError
 from sw.compiler import compile_graph
 from sw.graph import GraphError, IntegerGraph, Node, TensorSpec
@@ -86,12 +103,21 @@ def small_graph() -> IntegerGraph:
     steps = (
         ("stem", Conv2d(weight=weights(16, 3, 3, 3), requant=requant(16), padding=1), ("image",), (16, 8, 8)),
         ("pool", MaxPool2d(kernel=2, stride=2), ("stem",), (16, 4, 4)),
-        ("left", Split(half=0), ("pool",), (8, 4, 4)),
-        ("right", Split(half=1), ("pool",), (8, 4, 4)),
+        ("left", Slice(start=0, stop=8), ("pool",), (8, 4, 4)),
+        ("right", Slice(start=8, stop=16), ("pool",), (8, 4, 4)),
         ("dw", DepthwiseConv2d(weight=weights(8, 3, 3), requant=requant(8)), ("right",), (8, 4, 4)),
         ("pw", Conv2d(weight=weights(8, 8, 1, 1), requant=requant(8)), ("dw",), (8, 4, 4)),
         ("join", ShuffleJoin(), ("left", "pw"), (16, 4, 4)),
-        ("mean", AvgPool2d(kernel=(4, 4), requant=mean_requant(16, 16, 0, Rounding.RND, -128, 127)), ("join",), (16, 1, 1)),
+        ("grouped", Conv2d(weight=weights(16, 4, 1, 1), requant=requant(16), groups=4), ("join",), (16, 4, 4)),
+        ("sum", Add(lo=-128, hi=127), ("join", "grouped"), (16, 4, 4)),
+        ("scale", Scale(weight=weights(16), requant=requant(16)), ("sum",), (16, 4, 4)),
+        ("table", Table(values=rng.integers(-128, 128, 256)), ("scale",), (16, 4, 4)),
+        ("clip", Clip(lo=-99, hi=99), ("table",), (16, 4, 4)),
+        ("cat", Concat(), ("clip", "left"), (24, 4, 4)),
+        ("mix", Shuffle(groups=3), ("cat",), (24, 4, 4)),
+        ("part", Slice(start=5, stop=21), ("mix",), (16, 4, 4)),
+        ("up", Upsample2x(), ("part",), (16, 8, 8)),
+        ("mean", AvgPool2d(kernel=(8, 8), requant=mean_requant(16, 64, 0, Rounding.RND, -128, 127)), ("up",), (16, 1, 1)),
         ("head", Linear(weight=weights(10, 16), requant=requant(10)), ("mean",), (10, 1, 1)),
     )
     tensors = {"image": TensorSpec(shape=(3, 8, 8), fmt=S8)} | {n: TensorSpec(shape=s, fmt=S8) for n, _, _, s in steps}

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sw.models.blocks import ShuffleDownUnit, ShuffleUnit, SquareDeformConv, conv_norm
 from sw.quant import SquareDeform
+from sw.quant.deform import DeformConv2d
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,7 @@ def one_thread() -> Iterator[None]:
 
 
 class EveryLayer(nn.Module):
-    """(N, 3, 12, 12) to (N, 5): each layer type that the converter knows."""
+    """(N, 3, 12, 12) to (N, 5) and (N, 8): each layer type of networks of the shuffle kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +52,39 @@ class EveryLayer(nn.Module):
         x = self.max(x)
         window = self.window(torch.flatten(self.avg(x), 1))
         return self.head(self.mean(self.mix(x))), window
+
+
+class MoreLayers(nn.Module):
+    """(N, 3, 12, 12) to (N, 8, 12, 12): the layer types that `EveryLayer` has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, 16, 3, relu=False)
+        self.pre = nn.BatchNorm2d(16)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.shuffle = nn.ChannelShuffle(4)
+        self.offset3 = nn.Conv2d(20, 18, 3, padding=1)
+        self.deform3 = DeformConv2d(20, 16, 3, padding=1, groups=2)
+        self.mix = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = F.silu(self.grouped(torch.relu(self.pre(x))))
+        y = self.shuffle(torch.cat([y, x[:, 4:8]], 1))
+        y = self.deform3(y, self.offset3(y))
+        return self.mix(F.relu6(y) + y)
+
+
+@pytest.fixture
+def more_layers() -> Callable[[int], nn.Module]:
+    """Makes a `MoreLayers` network with random weights from a seed, in evaluation mode."""
+
+    def make(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return randomise(MoreLayers(), seed)
+
+    return make
 
 
 @pytest.fixture

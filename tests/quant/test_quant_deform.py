@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hw.spec.ops import DeformDepthwiseConv2d, identity_requant
+from hw.spec.fixed import Rounding
+from hw.spec.ops import Conv2d, DeformConv2d, DeformDepthwiseConv2d, Requant, identity_requant
 from sw.quant import deform_conv2d
+from sw.quant.emulate import Geometry, deform_conv_codes
 from sw.quant.primitives import SquareDeform, square_deform
 
 
@@ -108,3 +110,91 @@ def test_general_operator_refuses_shapes() -> None:
         deform_conv2d(x, torch.ones(1, 18, 4, 4), w)
     with pytest.raises(ValueError, match="mask must have"):
         deform_conv2d(x, torch.ones(1, 18, 3, 3), w, mask=torch.ones(1, 9, 2, 3))
+
+
+FIXED = [  # fraction bits, stride, padding, dilation, groups, kernel
+    (0, 1, 1, 1, 1, (3, 3)), (3, 1, 1, 1, 2, (3, 3)), (7, 2, 0, 1, 4, (1, 3)), (5, 1, 2, 2, 1, (2, 2)), (1, 2, 1, 1, 2, (3, 1))]
+
+
+def fixed_case(frac: int, stride: int, padding: int, dilation: int, groups: int, kernel: tuple[int, int]):
+    """Codes of x, offsets (beyond the image too) and weights, and the output's size."""
+    random = np.random.default_rng(frac)
+    size = tuple((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in zip((7, 6), kernel, strict=True))
+    x = random.integers(-128, 128, (2, 4, 7, 6))
+    reach = min(127, 5 << frac)
+    offset = random.integers(-reach - 1, reach + 1, (2, 2 * kernel[0] * kernel[1], *size))
+    return x, offset, random.integers(-127, 128, (8, 4 // groups, *kernel)), size
+
+
+@pytest.mark.parametrize("case", FIXED)
+def test_fixed_point_samples_by_the_definition(case) -> None:
+    """Each sample is the real bilinear value of the codes, rounded half up; sums and records as of a convolution."""
+    frac, stride, padding, dilation, groups, kernel = case
+    x, offset, weight, size = fixed_case(*case)
+    requant = Requant(bias=np.arange(8) * 50 - 200, multiplier=np.ones(8), shift=np.full(8, 9), rounding=Rounding.RND, lo=-128, hi=127)
+    operation = DeformConv2d(weight=weight, requant=requant, offset_frac=frac, stride=stride, padding=padding, dilation=dilation,
+                             groups=groups)
+    samples = operation.sample(x, offset)
+    assert samples.shape == (2, 4, kernel[0] * kernel[1], *size)
+    for n, c, t, y, col in np.ndindex(*samples.shape):
+        row = y * stride - padding + t // kernel[1] * dilation + offset[n, 2 * t, y, col] / 2**frac
+        column = col * stride - padding + t % kernel[1] * dilation + offset[n, 2 * t + 1, y, col] / 2**frac
+        assert samples[n, c, t, y, col] == math.floor(bilinear(x[n, c], row, column) + 0.5)  # exact in float64
+    expected = np.zeros((2, 8, *size), np.int64)
+    for o in range(8):
+        first = o // (8 // groups) * (4 // groups)
+        expected[:, o] = np.einsum("nctyx,ct->nyx", samples[:, first:first + 4 // groups], weight[o].reshape(4 // groups, -1))
+    made = operation(x, offset)
+    assert np.array_equal(made, requant(expected)) and made.std() > 5 and samples.size > 150
+
+
+@pytest.mark.parametrize("case", FIXED)
+def test_emulation_equals_the_operation(case) -> None:
+    frac, stride, padding, dilation, groups, _ = case
+    x, offset, weight, _ = fixed_case(*case)
+    operation = DeformConv2d(weight=weight, requant=identity_requant(8, -256, 255), offset_frac=frac, stride=stride,
+                             padding=padding, dilation=dilation, groups=groups)
+    geometry = Geometry(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    for dtype in (torch.float32, torch.float64):
+        acc = deform_conv_codes(*(torch.from_numpy(a) for a in (x, offset, weight)), geometry, frac, dtype)
+        assert acc.numel() > 100 and np.array_equal(acc.clamp(-256, 255).numpy(), operation(x, offset))
+        assert acc.abs().max() > 5000
+
+
+def test_no_offset_is_an_ordinary_convolution() -> None:
+    x, offset, weight, _ = fixed_case(4, 1, 1, 1, 2, (3, 3))
+    requant = identity_requant(8, -256, 255)
+    deform = DeformConv2d(weight=weight, requant=requant, offset_frac=4, padding=1, groups=2)
+    plain = Conv2d(weight=weight, requant=requant, padding=1, groups=2)(x)
+    assert np.array_equal(deform(x, offset * 0), plain) and not np.array_equal(deform(x, offset), plain)
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    ({"offset_frac": 8}, "offset_frac must be in 0..7, not 8"), ({"dilation": 0}, "needs dilation >= 1"),
+    ({"groups": 3}, "groups that divide the 8 output channels"), ({"stride": 0}, "needs stride >= 1"),
+])
+def test_bad_fixed_point_parameters(change: dict[str, int], text: str) -> None:
+    _, _, weight, _ = fixed_case(4, 1, 1, 1, 2, (3, 3))
+    with pytest.raises(ValueError, match=text):
+        DeformConv2d(**{"weight": weight, "requant": identity_requant(8, -256, 255), "offset_frac": 4} | change)
+
+
+def test_offsets_of_another_shape_are_refused() -> None:
+    x, offset, weight, _ = fixed_case(4, 1, 1, 1, 2, (3, 3))
+    operation = DeformConv2d(weight=weight, requant=identity_requant(8, -256, 255), offset_frac=4, padding=1, groups=2)
+    for wrong in (offset[:, :-1], offset[..., :-1], offset[:1]):
+        with pytest.raises(ValueError, match="expects 4 channels and offsets \\(2, 18, \\(7, 6\\)\\)"):
+            operation(x, wrong)
+
+
+def test_general_gradients_against_finite_differences() -> None:
+    torch.manual_seed(4)
+    x, weight, bias = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((1, 4, 5, 5), (2, 2, 2, 2), (2,)))
+    mask = torch.rand(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    # Away from integers, where the bilinear sample has a kink.
+    offset = (torch.randint(-2, 3, (1, 8, 3, 3)) + torch.rand(1, 8, 3, 3) * 0.6 + 0.2).double().requires_grad_()
+
+    def operator(a, b, c, d, e):
+        return deform_conv2d(a, b, c, d, stride=2, padding=1, mask=e)
+
+    assert torch.autograd.gradcheck(operator, (x, offset, weight, bias, mask))

@@ -14,7 +14,7 @@ from hw.spec.fixed import FixedFormat, Rounding
 from hw.spec.ops import OPERATIONS
 from sw.graph import IntegerGraph
 from sw.quant import Mode, QuantModel, Recipe, codes_of, export, quantize_model
-from sw.quant.emulate import conv_codes, exact_dtype
+from sw.quant.emulate import Geometry, conv_codes, exact_dtype
 from sw.quant.layers import QuantLayer
 
 Make = Callable[[int], nn.Module]
@@ -36,22 +36,32 @@ def fraction_alive(graph: IntegerGraph, x: np.ndarray) -> float:
     return float(np.concatenate(flags).mean())
 
 
+SHUFFLE_KIND = {
+    "conv2d", "linear", "depthwise_conv2d", "deform_depthwise_conv2d", "max_pool2d", "avg_pool2d", "slice", "shuffle_join",
+    "add", "upsample2x"}
+OTHERS = {"conv2d", "scale", "table", "clip", "concat", "slice", "shuffle", "deform_conv2d", "add"}
+
+
+@pytest.mark.parametrize("operations", [SHUFFLE_KIND, OTHERS], ids=["shuffle kind", "others"])
 @pytest.mark.parametrize(("bits", "rounding"), [
     (4, Rounding.RND), (4, Rounding.TRN), (4, Rounding.RND_CONV), (2, Rounding.RND), (8, Rounding.RND)])
-def test_every_layer(every_layer: Make, images: Images, rounding: Rounding, bits: int) -> None:
-    model = quantize_model(every_layer(bits), Recipe(weight_bits=bits, rounding=rounding))
+def test_every_layer(
+    every_layer: Make, more_layers: Make, images: Images, rounding: Rounding, bits: int, operations: set[str]
+) -> None:
+    make = every_layer if operations is SHUFFLE_KIND else more_layers
+    model = quantize_model(make(bits), Recipe(weight_bits=bits, rounding=rounding))
     model.calibrate([images(32, 1)])
     x = images(8, 2) * 1.5  # beyond what was calibrated, so that codes saturate
     graph = export(model.eval(), x)
-    assert {n.operation.op for n in graph.nodes} == set(OPERATIONS)
+    assert {n.operation.op for n in graph.nodes} == operations and set(OPERATIONS) == SHUFFLE_KIND | OTHERS
     compared, wrong = compare(model, graph, x)
-    assert compared > 100_000 and not wrong
+    assert compared > 90_000 and not wrong
     assert fraction_alive(graph, codes_of(model, x)) > 0.9
     # The forward pass returns the values of the same codes.
-    out = graph({"input": codes_of(model, x)})
-    for value, name in zip(model(x), graph.outputs, strict=True):
+    out, values = graph({"input": codes_of(model, x)}), model(x)
+    for value, name in zip(values if isinstance(values, tuple) else (values,), graph.outputs, strict=True):
         scale = 2.0 ** -graph.tensors[name].fmt.frac
-        assert np.array_equal(value.numpy(), (out[name][:, :, 0, 0] * scale).astype(np.float32))
+        assert np.array_equal(value.numpy().reshape(out[name].shape), (out[name] * scale).astype(np.float32))
 
 
 def test_offsets_reach_both_ends(every_layer: Make, images: Images) -> None:
@@ -117,17 +127,20 @@ def test_weight_codes_are_symmetric(every_layer: Make, images: Images) -> None:
             assert weight.min() >= -limit and weight.max() <= limit and np.abs(weight).max() == limit, node.name
 
 
-def test_fixed_point_training_follows_the_frozen_integers(every_layer: Make, images: Images) -> None:
+@pytest.mark.parametrize("kind", ["every_layer", "more_layers"])
+def test_fixed_point_training_follows_the_frozen_integers(kind: str, images: Images, request: pytest.FixtureRequest) -> None:
     """Float sums may round differently next to ties, so this is close, not equal."""
-    model = quantize_model(every_layer(4))
+    model = quantize_model(request.getfixturevalue(kind)(4))
     model.calibrate([images(32, 1)])
     x = images(32, 2)
     model.eval()
-    trained = [y.detach() for y in model(x)]
+    found = model(x)
+    trained = [y.detach() for y in (found if isinstance(found, tuple) else (found,))]
     model.freeze()
-    for a, b, name in zip(trained, model(x), model.outputs, strict=True):
+    again = model(x)
+    for a, b, name in zip(trained, again if isinstance(again, tuple) else (again,), model.outputs, strict=True):
         step = 2.0 ** -model.formats()[name].frac
-        assert ((a - b).abs() > step / 2).float().mean() < 0.01
+        assert b.std() > 2 * step and ((a - b).abs() > step / 2).float().mean() < 0.01
 
 
 def test_float32_is_used_only_where_it_is_exact() -> None:
@@ -139,8 +152,8 @@ def test_float32_is_used_only_where_it_is_exact() -> None:
     assert exact_dtype(heavy, bias, FixedFormat(8, 4, False)) is torch.float64
     assert exact_dtype(heavy[:, :1], bias + 2**24, FixedFormat(8, 4, False)) is torch.float64
     x = torch.from_numpy(random.integers(254, 256, (2, 64, 6, 6)).astype(np.float32))
-    exact = conv_codes(x, torch.from_numpy(heavy), 1, 1, torch.float64)
-    rough = conv_codes(x, torch.from_numpy(heavy), 1, 1, torch.float32)
+    exact = conv_codes(x, torch.from_numpy(heavy), Geometry(padding=1), torch.float64)
+    rough = conv_codes(x, torch.from_numpy(heavy), Geometry(padding=1), torch.float32)
     assert int((exact != rough).sum()) > 0  # float32 would have been wrong here
 
 
@@ -154,7 +167,7 @@ def test_modes_need_calibration(every_layer: Make, images: Images) -> None:
         model.trace(images(1, 1))
     with pytest.raises(ValueError, match="at least one batch"):
         model.calibrate([])
-    with pytest.raises(ValueError, match="'mse' or 'minmax'"):
+    with pytest.raises(ValueError, match="must be one of minmax, mse"):
         model.calibrate([images(1, 1)], method="guess")
     with pytest.raises(TypeError, match="quantize_model returned"):
         export(every_layer(1), images(1, 1))  # type: ignore[arg-type]

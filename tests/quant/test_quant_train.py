@@ -97,9 +97,9 @@ def test_the_network_fits_the_core(digits: Digits) -> None:
     x = digits.test_images[:32]
     graph = export(trained.model, x)
     assert {n.operation.op for n in graph.nodes} == {
-        "conv2d", "depthwise_conv2d", "deform_depthwise_conv2d", "split", "shuffle_join", "max_pool2d", "avg_pool2d", "linear"}
+        "conv2d", "depthwise_conv2d", "deform_depthwise_conv2d", "slice", "shuffle_join", "max_pool2d", "avg_pool2d", "linear"}
     assert 300_000 <= graph.macs() <= 1_500_000 and graph.tensors["head"].shape == (10, 1, 1)
-    assert all(graph.tensors[n.output].shape[0] % 16 == 0 for n in graph.nodes if n.operation.op == "split")
+    assert all(graph.tensors[n.output].shape[0] % 16 == 0 for n in graph.nodes if n.operation.op == "slice")
     ours, theirs = trained.model.trace(x), graph.trace({"input": codes_of(trained.model, x)})
     compared = sum(codes.size for codes in theirs.values())
     assert compared > 500_000 and sum(int((ours[n].numpy() != theirs[n]).sum()) for n in theirs) == 0

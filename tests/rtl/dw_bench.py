@@ -1,4 +1,4 @@
-"""Runs DW instructions on the engine in Amaranth's simulator, with memories and a requantise unit written in Python.
+"""Runs DW instructions on the engine in Amaranth's simulator, with memories, a requantise unit and tables written in Python.
 
 The stand-ins answer with garbage where nothing was asked, so that data used at the wrong time shows.
 """
@@ -19,11 +19,12 @@ from amaranth.sim import Simulator
 from hw.rtl.arith.requantise import RequantiseUnit
 from hw.rtl.deform.dw import DwEngine
 from hw.spec.deform import LANES, DeformArch
-from hw.spec.deform.latency import MEMORY_READ, REQUANTISE
-from hw.spec.deform.timing.dw import PIPELINE, ROW_READ, dw_cycles
+from hw.spec.deform.instructions import TABLES_MAX
+from hw.spec.deform.latency import MEMORY_READ, result_cycles
+from hw.spec.deform.timing.dw import ROW_READ, dw_cycles, pipeline_cycles
 from hw.spec.isa import CRC_OFFSET, HEADER, Instruction
 from hw.spec.ops import shift_saturating
-from tests.rtl.dw_reference import ROUNDINGS, Effects, Memories, reference
+from tests.rtl.dw_reference import ROUNDINGS, Effects, Memories, reference, through_table
 
 IDLE_CYCLES = 3
 
@@ -53,8 +54,12 @@ def instruction_bits(i: Instruction) -> int:
     return word
 
 
+def bench_arch(real_unit: bool) -> DeformArch:
+    return DeformArch(tables=0 if real_unit else TABLES_MAX)
+
+
 class RequantiseStandIn:
-    """Sets of records and the definition of requantisation, after REQUANTISE cycles."""
+    """Sets of records and the definition of requantisation."""
 
     def __init__(self) -> None:
         self.sets = [[bytes(LANES)] * 8 for _ in range(2)]
@@ -80,11 +85,12 @@ def _signed9(value: int) -> int:
 class Bench:
     """One engine that runs one job after the other; ``observed`` has what happened in each.
 
-    ``real_unit``: with the core's requantise unit in place of the stand-in.
+    ``real_unit``: with the core's requantise unit in place of the stand-in, and without tables.
     """
 
     def __init__(self, jobs: Sequence[Job], seed: int = 0, real_unit: bool = False) -> None:
-        self.dut = DwEngine(DeformArch())
+        self.arch = bench_arch(real_unit)
+        self.dut = DwEngine(self.arch)
         self.real_unit = real_unit
         self.jobs = jobs
         self.observed = [Observed() for _ in jobs]
@@ -125,7 +131,7 @@ class Bench:
             self.current = number
             ctx.set(command.instruction, instruction_bits(job.instruction))
             ctx.set(command.start, 1)
-            limit = dw_cycles(job.instruction, DeformArch()) + 200
+            limit = dw_cycles(job.instruction, self.arch) + 200
             cycles = 0
             while not ctx.get(command.done) and cycles < limit:
                 await ctx.tick()
@@ -140,13 +146,14 @@ class Bench:
                 self._check_idle(ctx)
             if number % IDLE_CYCLES == 0:
                 await ctx.tick()
-        for _ in range(PIPELINE):  # an access that comes after done would show in the last job
+        for _ in range(pipeline_cycles(self.arch)):  # an access that comes after done would show in the last job
             await ctx.tick()
             self._check_idle(ctx)
 
     def _check_idle(self, ctx) -> None:
         dut, unit = self.dut, self.dut.requantise
         quiet = [(str(port), port.en) for port in (dut.par, dut.fm_read, dut.fm_write, dut.row)]
+        quiet += [("table", dut.table)]
         quiet += [(name, getattr(unit, name)) for name, member in unit.signature.members.items() if member.flow == Out]
         for name, value in quiet:
             if ctx.get(Value.cast(value)):
@@ -184,11 +191,12 @@ class Bench:
 
     async def _requantise_unit(self, ctx) -> None:
         port, unit = self.dut.requantise, self._requantise
-        answers = deque([0] * (REQUANTISE - 1))
-        controls = (port.set, port.acc.as_value(), port.rounding, port.clip_lo, port.clip_hi)
+        answers = deque([0] * (result_cycles(self.arch) - 1))
+        controls = (port.set, port.acc.as_value(), port.rounding, port.clip_lo, port.clip_hi, self.dut.table)
         loads = (port.load_en, port.load_set, port.load_index, port.load_data)
-        async for _, _, number, acc, rounding, lo, hi, *load in ctx.tick().sample(*controls, *loads):
-            answers.append(unit.convert(number, acc, rounding, lo, hi))
+        async for _, _, number, acc, rounding, lo, hi, table, *load in ctx.tick().sample(*controls, *loads):
+            codes = unit.convert(number, acc, rounding, lo, hi).to_bytes(LANES, "little")
+            answers.append(int.from_bytes(through_table(table, self._memories, codes), "little"))
             if load[0]:
                 unit.load(*load[1:])
             ctx.set(port.o_data, answers.popleft())
@@ -203,6 +211,6 @@ def check(jobs: Sequence[Job], real_unit: bool = False) -> list[Observed]:
         assert not observed.errors, (name, observed.errors[:3])
         assert sorted(observed.reads) == sorted(expected.reads), name
         assert observed.writes == expected.writes, name
-        assert observed.cycles == dw_cycles(job.instruction, DeformArch()), name
+        assert observed.cycles == dw_cycles(job.instruction, bench_arch(real_unit)), name
         assert len(observed.writes) > 0
     return results

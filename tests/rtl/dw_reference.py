@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.spec.deform import INSTRUCTIONS, LANES, ROW_BANKS
-from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, DW_SUM
+from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, TABLE_BYTES, TABLES_MAX
 from hw.spec.fixed import Rounding
 from hw.spec.isa import Instruction
 from hw.spec.ops import Requant
@@ -40,16 +40,18 @@ class WordMemory:
 
 @dataclass(kw_only=True)
 class Memories:
-    """On-chip memories: parameters, feature memory, nine banks of row memory."""
+    """On-chip memories: parameters, feature memory, nine banks of row memory, and tables of 256 bytes."""
 
     par: WordMemory
     feature: WordMemory
     rows: list[WordMemory]
+    tables: list[bytes]
 
     @classmethod
     def dirty(cls, seed: int) -> Memories:
         banks = [WordMemory(seed, 3 + bank) for bank in range(ROW_BANKS)]
-        return cls(par=WordMemory(seed, 1), feature=WordMemory(seed, 2), rows=banks)
+        tables = [np.random.default_rng((seed, number)).bytes(TABLE_BYTES) for number in range(TABLES_MAX)]
+        return cls(par=WordMemory(seed, 1), feature=WordMemory(seed, 2), rows=banks, tables=tables)
 
     def put_requant(self, addr: int, requant: Requant) -> None:
         """Requantise records of 16 channels."""
@@ -110,10 +112,15 @@ def reference(i: Instruction, memories: Memories) -> Effects:
         requant = requant_at(i, memories, i["param_addr"] + 8 * word)
         for pixel in range(i["out_rows"] * i["out_cols"]):
             acc = _window(i, memories, word, pixel, effects)
-            codes = requant(np.array([acc], dtype=np.int64))[0]
+            codes = bytes(int(c) & 0xFF for c in requant(np.array([acc], dtype=np.int64))[0])
             out = wrap(i["out_addr"] + pixel * i["out_pitch"] + word)
-            effects.writes.append((out, bytes(int(c) & 0xFF for c in codes)))
+            effects.writes.append((out, through_table(i["table"], memories, codes)))
     return effects
+
+
+def through_table(table: int, memories: Memories, codes: bytes) -> bytes:
+    """Result bytes after the instruction's table, if it has one."""
+    return bytes(memories.tables[table - 1][code] for code in codes) if table else codes
 
 
 def _window(i: Instruction, memories: Memories, word: int, pixel: int, effects: Effects) -> list[int]:

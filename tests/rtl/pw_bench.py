@@ -1,4 +1,4 @@
-"""Bench of the PW engine: the engine with its requantise unit, memories of the bench's own, and the machine as judge."""
+"""Bench of the PW engine: the engine with its requantise unit and tables, memories of the bench's own, and the machine as judge."""
 
 from __future__ import annotations
 
@@ -12,19 +12,32 @@ from amaranth.sim import Simulator
 
 from hw.rtl.arith.requantise import RequantiseUnit
 from hw.rtl.common.interfaces import EngineCommand
-from hw.rtl.deform.ports import ReadPort, WritePort, weight_read_port
+from hw.rtl.deform.ports import ReadPort, RequantisePort, TableWritePort, WritePort, weight_read_port
 from hw.rtl.deform.pw import PwEngine
+from hw.rtl.deform.tables import PART_BYTES, TableLookup
 from hw.spec.deform import LANES, DeformArch
+from hw.spec.deform.instructions import TABLE_BYTES, TABLES_MAX
 from hw.spec.deform.latency import MEMORY_READ
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.deform.timing.pw import pw_cycles, words_per_tile
 from hw.spec.isa import Instruction
 
 SPACES = ("fm", "wgt", "par")
+ENTRIES = np.random.default_rng(99).integers(0, 256, (TABLES_MAX * TABLE_BYTES // LANES, LANES), np.uint8)
+"""What the table memories hold in every bench."""
 
 
-def small_arch(rows: int, columns: int = 32, field_bits: int = 23) -> DeformArch:
-    return DeformArch(rows=rows, columns=columns, field_bits=field_bits, feature_words=512, weight_words=2048, parameter_words=256)
+def small_arch(rows: int, columns: int = 32, field_bits: int = 23, tables: int = 2) -> DeformArch:
+    memories = {"feature_words": 512, "weight_words": 2048, "parameter_words": 256}
+    return DeformArch(rows=rows, columns=columns, field_bits=field_bits, tables=tables, **memories)
+
+
+def joined(m: Module, outer: wiring.PureInterface, inner: wiring.PureInterface, tables: TableLookup) -> None:
+    """An engine's requantise port with a unit whose bytes come through tables."""
+    for name, member in RequantisePort.members.items():
+        if member.flow is Out:
+            m.d.comb += Value.cast(getattr(inner, name)).eq(Value.cast(getattr(outer, name)))
+    m.d.comb += [tables.i.eq(inner.o_data), outer.o_data.eq(tables.o)]
 
 
 class Recorder(DeformMachine):
@@ -33,6 +46,7 @@ class Recorder(DeformMachine):
     def __init__(self, arch: DeformArch, chip: dict[str, np.ndarray]) -> None:
         super().__init__(arch)
         self.chip.update({space: chip[space].copy() for space in SPACES})
+        self.chip["tbl"][:] = ENTRIES[: len(self.chip["tbl"])]
         self.read: dict[str, set[int]] = {space: set() for space in SPACES}
 
     def _read_chip(self, space: str, addresses: np.ndarray) -> np.ndarray:
@@ -64,7 +78,7 @@ class Trace:
 
 
 class EngineAndUnit(wiring.Component):
-    """The engine's ports but for the requantise unit's, which is there."""
+    """The engine's ports but for those of the requantise unit and the tables, which are there."""
 
     def __init__(self, arch: DeformArch) -> None:
         self.arch = arch
@@ -75,13 +89,18 @@ class EngineAndUnit(wiring.Component):
             "fm_write": Out(WritePort),
             "wgt": Out(weight_read_port(arch.weight_word_units)),
             "par": Out(ReadPort),
+            "table_write": In(TableWritePort),
+            "no_table": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = self.engine
         m.submodules.unit = unit = RequantiseUnit(self.arch.columns // LANES)
-        wiring.connect(m, self.engine.requantise, unit.port)
+        m.submodules.tables = tables = TableLookup(self.arch)
+        joined(m, self.engine.requantise, unit.port, tables)
+        wiring.connect(m, wiring.flipped(self.table_write), tables.write)
+        m.d.comb += [tables.table.eq(self.engine.table), self.no_table.eq(tables.out_of_range)]
         for name in ("command", "fm_read", "fm_write", "wgt", "par"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.engine, name))
         return m
@@ -99,13 +118,14 @@ class PwBench:
         self.traces: list[Trace] = []
         requantise = self.dut.engine.requantise
         self.quiet = [port.en for port in (self.dut.fm_read, self.dut.fm_write, self.dut.wgt, self.dut.par)]
-        self.quiet += [self.dut.command.done, self.dut.command.error]
+        self.quiet += [self.dut.command.done, self.dut.command.error, self.dut.engine.table]
         self.quiet += [Value.cast(getattr(requantise, n)) for n in
                        ("load_en", "load_set", "load_index", "load_data", "set", "acc", "rounding", "clip_lo", "clip_hi")]
 
     def run(self, jobs: list[Job]) -> int:
         """Words compared."""
         async def testbench(ctx) -> None:
+            await self._fill_tables(ctx)
             for job in jobs:
                 trace = await self._execute(ctx, job)
                 self._judge(job, trace)
@@ -116,6 +136,15 @@ class PwBench:
         sim.add_testbench(testbench)
         sim.run()
         return self.compared
+
+    async def _fill_tables(self, ctx) -> None:
+        parts, port = ENTRIES.reshape(-1, PART_BYTES), self.dut.table_write
+        for addr in range(self.arch.tables * TABLE_BYTES // PART_BYTES):
+            ctx.set(port.en, 1)
+            ctx.set(port.addr, addr)
+            ctx.set(port.data, int.from_bytes(parts[addr].tobytes(), "little"))
+            await ctx.tick()
+        ctx.set(port.en, 0)
 
     async def _idle(self, ctx) -> None:
         """Silence, for a random while, with another instruction on the wires."""
@@ -140,6 +169,7 @@ class PwBench:
                 data = pipes[space].pop(0) or self.rng.bytes(LANES * units[space])
                 ctx.set(port.data, int.from_bytes(data, "little"))
             self._write(ctx, memory["fm"], trace)
+            trace.out_of_range += ctx.get(self.dut.no_table)
             await ctx.tick()
             ctx.set(self.dut.command.start, 0)
             trace.cycles += 1

@@ -11,6 +11,7 @@ from hw.spec.deform import LANES, ROW_BANKS
 from hw.spec.fixed import Rounding
 from hw.spec.ops import (
     AvgPool2d,
+    Conv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     MaxPool2d,
@@ -139,6 +140,31 @@ def depthwise(seed: int, size: tuple[int, int, int], stride: int, padding: int, 
     put_weights(built, weight)
     assert is_alive(golden)
     return built
+
+
+def grouped(seed: int, size: tuple[int, int, int], kernel: tuple[int, int], stride: int, unsigned: bool) -> Layer:
+    """A convolution of one filter per channel with a small window, without padding."""
+    rng = np.random.default_rng(seed)
+    x, channels = codes(rng, size, unsigned), size[0]
+    weight = rng.integers(-128, 128, (channels, 1, *kernel))
+    requant = requant_of(rng, channels, Rounding.RND)
+    golden = Conv2d(weight=weight, requant=requant, stride=stride, groups=channels)(x[None])[0]
+    geometry = {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride": stride, "row0": 1, "col0": 0}
+    built = layer(x, golden, requant, CONV, rng, in_unsigned=unsigned, **geometry)
+    full = rng.integers(-128, 128, (channels, 3, 3))  # weights beyond the window are loaded and must not count
+    full[:, : kernel[0], : kernel[1]] = weight[:, 0]
+    put_weights(built, full)
+    assert is_alive(golden)
+    return built
+
+
+def test_depthwise_conv_with_small_windows() -> None:
+    windows = [(1, 1), (1, 3), (3, 1), (2, 2), (2, 3), (3, 2), (1, 2), (2, 1), (3, 3)]
+    layers = [
+        grouped(31 + number, (16 + 4 * (number % 3), 6, 5), kernel, 1 + number % 2, number % 3 == 0)
+        for number, kernel in enumerate(windows)
+    ]
+    assert run(layers) > 1500
 
 
 def test_depthwise_conv() -> None:

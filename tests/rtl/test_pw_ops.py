@@ -9,12 +9,12 @@ import pytest
 
 from hw.rtl.cells.mac2 import pack_digits
 from hw.spec.deform import LANES, DeformArch
-from hw.spec.deform.instructions import MERGE_ZIP, ROUNDING_CODES
+from hw.spec.deform.instructions import MERGE_ADD, MERGE_ZIP, ROUNDING_CODES
 from hw.spec.deform.timing.pw import words_per_tile
 from hw.spec.fixed import Rounding
-from hw.spec.ops import Conv2d, Linear, Requant, ShuffleJoin
+from hw.spec.ops import Add, Conv2d, Linear, Requant, ShuffleJoin, Table
 from hw.spec.program import default_slots, slot_bytes
-from tests.rtl.pw_bench import Job, PwBench, dirt, pw, small_arch
+from tests.rtl.pw_bench import ENTRIES, Job, PwBench, dirt, pw, small_arch
 
 IN, LEFT, OUT = 3, 200, 260
 WEIGHTS, RECORDS = 5, 9
@@ -23,7 +23,7 @@ MASK = (1 << 20) - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution and its input's format; ``zip`` joins its output with a left half."""
+    """A convolution and its input's format; its output goes through a table, and is joined with a left half or added to a residual."""
 
     channels: tuple[int, int]
     size: tuple[int, int]
@@ -35,6 +35,9 @@ class Layer:
     relu: bool = False
     rounding: Rounding = Rounding.RND
     zip: bool = False
+    add: tuple[int, int] | None = None
+    """Clips of the sum; bytes of an unsigned output are added unsigned."""
+    table: int = 0
 
     def conv(self, rng: np.random.Generator, x: np.ndarray) -> Conv2d:
         """Random weights, extremes among them, and shifts that let few outputs saturate."""
@@ -114,6 +117,17 @@ def build(layer: Layer, arch: DeformArch, rng: np.random.Generator) -> tuple[Job
         "wide_weights": wide, "in_unsigned": layer.unsigned, "rounding": ROUNDING_CODES[layer.rounding.name],
         "clip_lo": conv.requant.lo, "clip_hi": conv.requant.hi,
     }  # fmt: skip
+    if layer.table:
+        fields["table"] = layer.table
+        values = ENTRIES.reshape(-1, 256)[layer.table - 1].astype(np.int64)
+        y = Table(values=values if layer.relu else (values + 128) % 256 - 128)(y)
+    if layer.add:
+        residual = rng.integers(0, 256, y.shape) if layer.relu else rng.integers(-128, 128, y.shape)
+        place(chip["fm"], LEFT, tensor_words(residual))
+        fields |= {"merge": MERGE_ADD, "merge_addr": LEFT, "merge_pitch": out_words, "merge_unsigned": layer.relu}
+        fields |= {"merge_lo": layer.add[0], "merge_hi": layer.add[1]}
+        y = Add(lo=layer.add[0], hi=layer.add[1])(y, residual)
+        assert 0.1 < ((y > layer.add[0]) & (y < layer.add[1])).mean() < 1 or layer.channels == (16, 16)
     if layer.zip:
         left = rng.integers(-128, 128, y.shape)
         place(chip["fm"], LEFT, tensor_words(left))
@@ -135,6 +149,11 @@ LAYERS = {
     "3 x 3, stride 2, 8-bit weights": Layer(channels=(3, 18), size=(5, 5), kernel=3, stride=2, padding=1, weight_bits=8),
     "5 x 5, stride 3": Layer(channels=(8, 20), size=(7, 7), kernel=5, stride=3, padding=2, relu=True),
     "shuffle": Layer(channels=(32, 48), size=(3, 2), zip=True),
+    "residual": Layer(channels=(32, 48), size=(3, 2), add=(-128, 127)),
+    "residual of unsigned bytes": Layer(channels=(16, 20), size=(4, 4), kernel=3, padding=1, relu=True, add=(0, 255)),
+    "residual, no sum clipped": Layer(channels=(16, 16), size=(2, 2), add=(-256, 255)),
+    "table": Layer(channels=(20, 40), size=(3, 2), table=1, relu=True),
+    "residual behind a table": Layer(channels=(16, 33), size=(3, 2), table=2, add=(-100, 90), weight_bits=8),
     "shuffle, 8-bit weights": Layer(channels=(16, 32), size=(2, 3), zip=True, weight_bits=8, unsigned=True),
 }  # fmt: skip
 

@@ -22,11 +22,11 @@ from hw.rtl.common.runs import RunLoopParameters
 from hw.rtl.common.write import WriteMaster
 from hw.rtl.deform.load import LoadEngine
 from hw.rtl.deform.memories import RowWritePort
-from hw.rtl.deform.ports import ReadPort, WritePort
+from hw.rtl.deform.ports import ReadPort, TableWritePort, WritePort
 from hw.rtl.deform.store import StoreEngine
-from hw.spec.deform import DeformArch
+from hw.spec.deform import LANES, DeformArch
 from hw.spec.deform.instructions import INSTRUCTIONS, SPACES
-from hw.spec.deform.latency import MEMORY_READ
+from hw.spec.deform.latency import MEMORY_READ, TABLE_PARTS
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.deform.timing.transfer import MemoryTiming, load_cycles, store_cycles
 from hw.spec.isa import Instruction
@@ -34,7 +34,7 @@ from hw.spec.machine import CoreError, Memory, OpenRegion
 from hw.spec.regs import ErrorCode
 from tests.rtl.axi_model import Agent, Bus, ReadMemory, WriteMemory, simulate
 
-SMALL = {"feature_words": 64, "row_words": 20, "weight_words": 32, "parameter_words": 48}
+SMALL = {"feature_words": 64, "row_words": 20, "weight_words": 32, "parameter_words": 48, "tables": 2}
 ARCH = DeformArch(regions=3, region_manager=(0, 0, 0), burst_beats=8, outstanding=2, **SMALL)
 WIDE = DeformArch(regions=3, managers=2, region_manager=(0, 1, 0), burst_beats=4, outstanding=4, columns=64, **SMALL)
 MEMORY_BASE, MEMORY_WORDS = 0x4_0000, 1024
@@ -43,7 +43,10 @@ REGIONS = (
     OpenRegion(base=MEMORY_BASE, size=0x1000),
     OpenRegion(base=MEMORY_BASE, size=0),
 )
-LOAD_PORTS = {"fm": "feature", "row": "row", "wgt": "weight", "par": "parameter"}
+LOAD_PORTS = {"fm": "feature", "row": "row", "wgt": "weight", "par": "parameter", "tbl": "table"}
+SIGNATURES = {"row": RowWritePort, "table": TableWritePort}
+PORT_SIGNALS = (0, 3, 7, 10, 13)
+"""First of each load port's signals among those that the chip observes."""
 
 
 class Core(wiring.Component):
@@ -52,7 +55,7 @@ class Core(wiring.Component):
     def __init__(self, arch: DeformArch, name: str) -> None:
         self._arch, self.name = arch, name
         axi = axi4_read_manager() if name == "LOAD" else axi4_write_manager()
-        ports = {port: Out(RowWritePort if port == "row" else WritePort) for port in LOAD_PORTS.values()}
+        ports = {port: Out(SIGNATURES.get(port, WritePort)) for port in LOAD_PORTS.values()}
         super().__init__({
             "command": In(EngineCommand),
             **window_members(arch),
@@ -151,16 +154,26 @@ class Chip(Agent):
             en, addr = values
             self._coming.append(int.from_bytes(self.content["fm"][addr].tobytes(), "little") if en else 0xDEAD)
             return
-        assert sum(values[i] for i in (0, 3, 7, 10)) <= 1
-        for space, at in zip(SPACES, (0, 3, 7, 10), strict=True):
+        assert sum(values[i] for i in PORT_SIGNALS) <= 1
+        for space, at in zip(SPACES, PORT_SIGNALS, strict=True):
             en, addr, data = values[at : at + 3]
             if not en:
+                continue
+            if space == "tbl":
+                self._write_part(addr, data)
                 continue
             bank = values[at + 3] if space == "row" else 0
             word = np.frombuffer(data.to_bytes(16, "little"), np.uint8)
             assert addr < (self._arch.row_words if space == "row" else self._arch.space_units()[space])
             self.content[space][bank * self._arch.row_words + addr] = word
             self.writes += 1
+
+
+    def _write_part(self, addr: int, data: int) -> None:
+        """A quarter of a word of the tables; the last completes it."""
+        parts = self.content["tbl"].reshape(-1, LANES // TABLE_PARTS)
+        parts[addr] = np.frombuffer(data.to_bytes(LANES // TABLE_PARTS, "little"), np.uint8)
+        self.writes += addr % TABLE_PARTS == TABLE_PARTS - 1
 
 
 class FaultyMemory(Memory):
@@ -275,6 +288,8 @@ def test_load_to_every_memory() -> None:
         fields(space=1, n0=20, n2=9, offset=9, stride2=20, chip_stride2=77),
         fields(space=2, n0=32, n1=2, offset=2, stride1=32, chip_stride1=32),
         fields(space=3, n0=48, offset=30),
+        fields(space=4, n0=5, n1=3, n2=2, offset=7, stride1=6, stride2=19, chip_addr=1, chip_stride1=5, chip_stride2=15),
+        fields(space=4, n0=1, n1=4, offset=90, stride1=1, chip_addr=31, chip_stride1=(1 << 20) - 2),
     ]
     outcome = Outcome("LOAD", [Step(fields=case) for case in cases], arch=WIDE)
     outcome.check()
@@ -312,6 +327,10 @@ LOAD_RANGES = [
     ({"space": 2, "n0": 33}, ErrorCode.BUFFER_RANGE),
     ({"space": 3, "n0": 48}, ErrorCode.NONE),
     ({"space": 3, "n0": 49}, ErrorCode.BUFFER_RANGE),
+    ({"space": 4, "n0": 32}, ErrorCode.NONE),
+    ({"space": 4, "n0": 33}, ErrorCode.BUFFER_RANGE),
+    ({"space": 4, "n0": 3, "n1": 2, "chip_addr": 20, "chip_stride1": 9}, ErrorCode.NONE),
+    ({"space": 4, "n0": 3, "n1": 2, "chip_addr": 20, "chip_stride1": 10}, ErrorCode.BUFFER_RANGE),
 ]
 
 
@@ -366,19 +385,19 @@ def test_crc() -> None:
     loaded = b"".join(memory.bytes[start + 16 * at : start + 16 * (at + 7)].tobytes() for at in (3, 14))
     crc, steps = zlib.crc32(loaded), []
     wrong = [crc ^ 1, crc ^ 1 << 31, zlib.crc32(loaded[:-16]), 0]
-    for space in range(4):
+    for space in range(len(SPACES)):
         case = fields(space=space, n0=7, n1=2, offset=3, stride1=11, chip_stride1=8)
         steps += [Step(fields={**case, "check_crc": 1, "crc": value}) for value in (crc, *wrong, crc)]
         steps.append(Step(fields={**case, "crc": 5}))
     outcome = Outcome("LOAD", steps)
     once = [ErrorCode.NONE, *[ErrorCode.BLOB_CRC] * 4, ErrorCode.NONE, ErrorCode.NONE]
-    assert outcome.errors == outcome.model == once * 4
+    assert outcome.errors == outcome.model == once * len(SPACES)
 
 
 def random_case(rng: random.Random, name: str, arch: DeformArch) -> dict[str, int]:
     """A legal instruction."""
     n0, n1, n2 = rng.choice([1, 2, 3, 5, 8, 13]), rng.randrange(1, 4), rng.randrange(1, 12)
-    space = rng.randrange(4) if name == "LOAD" else 0
+    space = rng.randrange(len(SPACES)) if name == "LOAD" else 0
     size = arch.row_words if space == 1 else arch.space_units()[SPACES[space]]
     region = rng.randrange(2)
     turns = (n2 - 1) // 9 if space == 1 else n2 - 1
@@ -413,6 +432,17 @@ TIMINGS = [
     MemoryTiming(read_latency=11, write_latency=17),
     MemoryTiming(read_latency=6, write_latency=5, beat_interval=2),
 ]
+SLOW = MemoryTiming(read_latency=3, write_latency=5, beat_interval=6)
+"""Slower than the table memories take words."""
+
+
+PACED = [
+    fields(space=4),
+    fields(space=4, n0=32),
+    fields(space=4, n0=1, n1=9, stride1=1, chip_stride1=3),
+    fields(space=4, n0=3, n1=3, n2=2, offset=250, stride1=4, stride2=30, chip_stride1=3, chip_stride2=14),
+]
+"""Loads of the table memories, which take a word every TABLE_PARTS cycles."""
 
 
 @pytest.mark.parametrize("name", ["LOAD", "STORE"])
@@ -422,12 +452,20 @@ def test_cycles_equal_the_timing_model(name: str, burst_beats: int, outstanding:
     rng, steps = random.Random(burst_beats), []
     for timing in TIMINGS:
         cases = [*LEGAL, fields(n0=1, n1=12, chip_stride1=1, stride1=1), fields(n0=2, n2=7, chip_stride2=2, stride2=3)]
-        cases += [random_case(rng, name, arch) for _ in range(4)]
+        cases += [random_case(rng, name, arch) for _ in range(4)] + PACED * (name == "LOAD")
         steps += [Step(fields=case, timing=timing) for case in cases]
+    steps += [Step(fields=case, timing=SLOW) for case in PACED] * (name == "LOAD")
     outcome = Outcome(name, steps, arch=arch)
     outcome.check()
     outcome.check_cycles()
-    assert len(outcome.cycles) == 36 and len(set(outcome.cycles)) > 12
+    assert len(outcome.cycles) == 36 + 4 * len(PACED) * (name == "LOAD") and len(set(outcome.cycles)) > 12
+
+
+def test_a_core_without_tables_refuses_to_load_one() -> None:
+    arch = DeformArch(regions=3, region_manager=(0, 0, 0), **SMALL | {"tables": 0})
+    assert not hasattr(LoadEngine(arch), "table")
+    with pytest.raises(CoreError, match="BUFFER_RANGE"):
+        DeformMachine(arch).execute(INSTRUCTIONS.decode(INSTRUCTIONS.encode("LOAD", space=SPACES.index("tbl"))))
 
 
 def test_bad_parameters_raise() -> None:

@@ -17,7 +17,7 @@ from hw.sim.build import SimulationBuild
 from hw.sim.checks import CHECKS, TestBed
 from hw.sim.loop import Loop
 from hw.sim.mutants import select_pins
-from tests.sim import test_core_control, test_core_edges, test_core_mutant_killers
+from tests.sim import test_core_control, test_core_edges, test_core_mutant_killers, test_core_results
 from tests.sim.core_bench import ARCH
 
 Check = Callable[..., None]
@@ -77,9 +77,27 @@ def stages() -> list[Stage]:
         *((control.test_abort_at_any_time_ends_the_program_and_the_next_one_runs, (name, 2)) for name in ("store", "pw")),
         *((control.test_a_memory_that_falls_silent_leaves_the_core_stuck_until_reset, (limit,)) for limit in (0, 500)),
     ]  # fmt: skip
-    tests = [Stage(name=_name(test, extra), check=_bound(test, extra)) for test, extra in listed]
+    tests = [*result_stages(), *_stages(listed)]
     last = [_design("power-up states", seeds=(1,)), _design("random programs", seeds=(2,), programs=60)]
     return [*design, Stage(name="build_id", check=killers.check_build_id), *tests, *last]
+
+
+def result_stages() -> list[Stage]:
+    """Tests of additions, tables and small windows, those that find most in least time first."""
+    results = test_core_results
+    listed: list[tuple[Check, tuple[object, ...]]] = [
+        (results.test_neighbours_with_different_tables, ()),
+        *((results.test_every_entry_of_a_table_in_every_lane, (table,)) for table in range(1, ARCH.tables + 1)),
+        *((results.test_sums_around_both_clips, (unsigned,)) for unsigned in (0, 1)),
+        (results.test_loads_of_single_words_of_the_tables, ()),
+        *((results.test_tables_that_there_are_not, (name,)) for name in results.MISSING),
+        *((results.test_every_window_of_a_convolution, (stride,)) for stride in (1, 2)),
+    ]
+    return _stages(listed)
+
+
+def _stages(listed: Sequence[tuple[Check, tuple[object, ...]]]) -> list[Stage]:
+    return [Stage(name=_name(test, extra), check=_bound(test, extra)) for test, extra in listed]
 
 
 def _design(name: str, *, seeds: tuple[int, ...], programs: int = 60) -> Stage:

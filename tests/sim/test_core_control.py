@@ -11,6 +11,7 @@ from hw.sim.loop import Fault, Response, Stalls
 from hw.sim.loop import MemoryTiming as LoopTiming
 from hw.sim.random_programs import Generator
 from hw.spec import regs
+from hw.spec.deform.instructions import DW_CONV, MERGE_ADD, MERGE_NONE, MERGE_ZIP, SPACES
 from hw.spec.deform.timing import MemoryTiming, instruction_cycles
 from hw.spec.deform.timing.program import fetch_cycles, program_cycles
 from hw.spec.machine import Outcome
@@ -46,8 +47,10 @@ def test_cycles_of_instructions_and_programs_equal_the_timing_model(core_build: 
     with CoreBench(core_build, seed=4, timing=timing) as bench:
         bench.fill()
         generator = _generator(bench, 4)
-        for count in (0, 1, 2, 3, 4, 5, 6, 7):
-            encoded = [generator.instruction() for _ in range(count)]
+        chosen = [generator.pw(merge=merge, table=table) for merge in (MERGE_NONE, MERGE_ZIP, MERGE_ADD) for table in (0, 1, 2)]
+        chosen += [generator.load(space=SPACES.index("tbl")) for _ in range(4)] + [generator.dw(mode=DW_CONV) for _ in range(4)]
+        for count in (0, 1, 2, 3, 4, 5, 6, 7, len(chosen)):
+            encoded = [generator.instruction() for _ in range(count)] if count != len(chosen) else chosen
             assert bench.run(encoded).error == ErrorCode.NONE
             program = [ARCH.instructions.decode(data) for data in encoded]
             trace = bench.loop.trace().instructions
@@ -58,7 +61,7 @@ def test_cycles_of_instructions_and_programs_equal_the_timing_model(core_build: 
             assert bench.read_pair("CYCLES") == program_cycles(program, ARCH, memory, bases)
             computing = [i for i in program if i.name in ("PW", "DW")]
             assert bench.read_pair("COMPUTE") == sum(instruction_cycles(i, ARCH, memory, bases) for i in computing)
-    assert compared == 28
+    assert compared == 28 + 17
 
 
 def test_counters_of_a_copy(core_build: SimulationBuild) -> None:

@@ -18,6 +18,7 @@ from hw.sim.mutants import select_pins
 from hw.sim.random_programs import Generator
 from hw.spec import regs
 from hw.spec.deform import addresses
+from hw.spec.deform.instructions import SPACES
 from hw.spec.isa import Field, Instruction, Operation
 from hw.spec.machine import OpenRegion
 from hw.spec.program import build_image
@@ -211,7 +212,7 @@ LENGTHS = ("n0", "n1", "n2", "out_rows", "out_cols", "crc", "in_words", "words",
 
 def _with_a_bit_changed(generator: Generator, operation: Operation, fields: list[Field]) -> Iterator[bytes]:
     for field in fields:
-        spaces = [{"space": space} for space in range(4)] if field.name == "chip_addr" and operation.name == "LOAD" else [{}]
+        spaces = [{"space": space} for space in range(len(SPACES))] if field.name == "chip_addr" and operation.name == "LOAD" else [{}]
         for bit, space in itertools.product(range(4, field.width), spaces):
             legal = ARCH.instructions.decode(getattr(generator, operation.name.lower())(**space))
             values = {entry.name: legal[entry.name] for entry in operation.fields}

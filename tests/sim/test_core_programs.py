@@ -30,13 +30,13 @@ def test_random_programs_equal_the_machine(core_build: SimulationBuild, seed: in
     with CoreBench(core_build, seed=seed, stalls=stalls) as bench:
         bench.fill()
         generator, rng = _generator(bench, seed), np.random.default_rng(seed)
-        for _ in range(60):
+        for _ in range(80):
             instructions = [generator.instruction() for _ in range(rng.integers(1, 6))]
             if rng.random() < 0.4:
                 instructions.insert(int(rng.integers(len(instructions) + 1)), generator.faulty())
             seen[bench.run(instructions).error] += 1
         assert seed == 1 or all(bench.loop.stall_counts()[channel] for channel in ("aw", "w", "ar", "r", "b"))
-    assert min(bench.compared[space] for space in ("fm", "row", "wgt", "par", "memory")) > 1000, bench.compared
+    assert min(bench.compared[space] for space in ("fm", "row", "wgt", "par", "tbl", "memory")) > 1000, bench.compared
     assert seen[ErrorCode.NONE] > 20 and len(seen) >= 6, seen
 
 

@@ -15,7 +15,7 @@ from hw.sim.campaign_proof import prove_equal
 from hw.sim.core import emit_core
 from hw.sim.mutants import MOST, ORIGINAL, Mutant, choose, family, instrument, plant, select_pins, variants
 from tests.sim.core_bench import ARCH
-from tests.sim.fault_suite import examine, stages
+from tests.sim.fault_suite import examine, result_stages, stages
 
 
 class Counter(wiring.Component):
@@ -118,19 +118,56 @@ SURE = (
     ("pw.array.cell_1_4", "product"), ("pw.drain.out", "addr"), ("requantise.lane_9", "total_1"), ("row.bank2", "read_data"),
     ("shell.read.splitter", "left"), ("shell.write", "address"), ("shell.registers.endpoint", "s_axi__rdata"),
     ("shell.sequencer.fetcher", "bits"), ("store.loop.walker", "planes_left"), ("weight.bank", "read_data"),
+    ("pw.drain.add.lane_12", "total"), ("tables.lane_6", "late"), ("load", "table__data"),
 )  # fmt: skip
 """Vectors that matter to every program, in shell, address generators, arithmetic and memories."""
+
+
+PLANTED = {
+    "a sum without carries": ("pw.drain.add.lane_3", r" \+ ", " ^ "),
+    "a sum one below the lower clip": ("pw.drain.add.lane_3", r"(total\) <) (\$signed\(lo\))", r"\1 (\2 - 10'sd1)"),
+    "a sum one above the upper clip": ("pw.drain.add.lane_3", r"(total\) >) (\$signed\(hi\))", r"\1 (\2 + 10'sd1)"),
+    "clips that cross": ("pw.drain.add.lane_3", r"^\$signed\(hi\) < \$signed\(lo\)", "1'h0"),
+    "an unsigned byte with a sign": ("pw.drain.add.lane_3", r"^a\[7\] & .*", "a[7]"),
+    "the upper clip of the requantise unit": ("pw.drain.add", r"^instruction\[462:454\]", "instruction[439:431]"),
+    "the step from residual to residual": ("pw.drain.left", r"^pixel \+ ", "pixel + 1'h1 + "),
+    "no residual read": ("pw.drain", r"^zipped \| added", "zipped"),
+    "a sum written a cycle late": ("pw.drain", r"^added \? written_10", "added ? written_11"),
+    "the next table": ("tables", r"- 1'h1", "- 1'h0"),
+    "a table where there is none": ("tables", r"^\| \\table", "1'h1 | \\\\table"),
+    "a table that there is not": ("tables", r"^\\table \[2\] & .*", "1'h0"),
+    "an index bit stuck": ("tables.lane_5", r"^\{ page, i\[7:2\] \}", "{ page, i[7:3], 1'h0 }"),
+    "the low index of the next byte": ("tables.lane_5", r"late\[1:0\]", "i[1:0]"),
+    "an entry in its neighbour's place": ("tables.lane_5", r"^write__data", "{ write__data[31:8], write__data[15:8] }"),
+    "an upper half that is never written": ("tables.lane_5", r"(write__addr\S*) \[7:0\]", r"\1 [6:0]"),
+    "the bytes of another part": ("load", r"^(\S+ +>> \{ )table__addr", r"\1~table__addr"),
+    "two words in one place": ("load", r"\{ addr\[6:0\], part \}", "{ addr[6:1], 1'h0, part }"),
+    "a word taken before its last part": ("load", r"^& part", "part[1]"),
+}
+"""Faults in residual sums, tables and their loads: module, and what to replace in its one expression that matches."""
 
 
 def test_a_small_campaign_on_the_core_finds_every_fault() -> None:
     emitted = emit_core(ARCH)
     netlist = Netlist(emitted)
-    mutants = [_inverted_bit(netlist, number, module, net) for number, (module, net) in enumerate(SURE, start=1)]
-    build = build_simulation(instrument(netlist, mutants), random_state=True)
-    suite = stages()[:1]
-    assert examine(build, 0, suite).stage is None
-    survivors = [place for place, mutant in zip(SURE, mutants, strict=True) if examine(build, mutant.number, suite).stage is None]
-    assert len(mutants) == len(SURE) >= 12 and not survivors, survivors
+    sure = [_inverted_bit(netlist, number, module, net) for number, (module, net) in enumerate(SURE, start=1)]
+    planted = [_planted(netlist, number, *fault) for number, fault in enumerate(PLANTED.values(), start=len(SURE) + 1)]
+    build = build_simulation(instrument(netlist, [*sure, *planted]), random_state=True)
+    survivors: list[object] = []
+    for suite, faults, names in ((stages()[:1], sure, list(SURE)), (result_stages(), planted, list(PLANTED))):
+        assert examine(build, 0, suite).stage is None
+        survivors += [name for name, fault in zip(names, faults, strict=True) if examine(build, fault.number, suite).stage is None]
+    assert len(sure) + len(planted) >= 30 and not survivors, survivors
+
+
+def _planted(netlist: Netlist, number: int, module: str, pattern: str, replacement: str) -> Mutant:
+    """The fault in the expression of a module that matches."""
+    sites = [site for site in netlist.sites(f"{netlist.top}.{module}") if re.search(pattern, site.expression.strip())]
+    assert sites, f"{module} must have an expression {pattern}: choose another in PLANTED"
+    expression = sites[0].expression.strip()
+    mutated = re.sub(pattern, replacement, expression, count=1)
+    assert mutated != expression
+    return Mutant(number=number, site=sites[0], kind="planted", mutated=f"{mutated} ")  # a name with a backslash ends with a space
 
 
 def _inverted_bit(netlist: Netlist, number: int, module: str, net: str) -> Mutant:

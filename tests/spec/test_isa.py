@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from hw.spec.deform import INSTRUCTIONS
-from hw.spec.isa import HEADER, Field, InstructionError, InstructionSet, Operation, seal
+from hw.spec.isa import HEADER, Field, InstructionError, InstructionSet, Operation, Rule, seal
 
 
 def random_values(op: Operation, rng: np.random.Generator) -> dict[str, int]:
     values = {f.name: int(rng.integers(f.low, f.high, endpoint=True)) for f in op.fields}
     for rule in op.rules:
         if values[rule.when] in rule.values:
-            values[rule.field] = rule.equals
+            values[rule.field] = int(rng.integers(rule.minimum, rule.maximum, endpoint=True))
     return {**values, "wait": int(rng.integers(1 << 16)), "push": int(rng.integers(1 << 16))}
 
 
@@ -24,7 +24,7 @@ def test_every_field_survives_encoding(op: Operation) -> None:
     rng = np.random.default_rng(1)
     extremes = [{f.name: f.low for f in op.fields}, {f.name: f.high for f in op.fields}]
     for case in extremes:
-        case.update({r.field: r.equals for r in op.rules})
+        case.update({r.field: r.maximum for r in op.rules if case[r.when] in r.values})
     cases = extremes + [random_values(op, rng) for _ in range(200)]
     compared = 0
     for values in cases:
@@ -39,7 +39,7 @@ def test_every_field_survives_encoding(op: Operation) -> None:
 def test_layout_is_little_endian_and_sealed_by_zlib_crc() -> None:
     data = INSTRUCTIONS.encode("STORE", region=3, offset=0x12345678, n0=1, n1=1, n2=1, wait=0x8001, push=2)
     assert len(data) == 64
-    assert data[:8] == bytes([2, 1, 0, 0, 0x01, 0x80, 2, 0])
+    assert data[:8] == bytes([2, 2, 0, 0, 0x01, 0x80, 2, 0])
     assert int.from_bytes(data[8:13], "little") & 0xF == 3
     assert (int.from_bytes(data[8:13], "little") >> 4) & 0xFFFFFFFF == 0x12345678
     assert data[60:] == zlib.crc32(data[:60]).to_bytes(4, "little")
@@ -85,6 +85,10 @@ def test_refusals_come_in_the_cores_order(data: bytes, reason: str) -> None:
 def test_rules_across_fields_hold_for_encoder_and_decoder() -> None:
     with pytest.raises(ValueError, match=r"DW\.kernel_h must be 3 where mode is 1, not 5"):
         INSTRUCTIONS.encode("DW", mode=1, kernel_h=5, kernel_w=3)
+    with pytest.raises(ValueError, match=r"DW\.kernel_w must be 3 where mode is 1, not 2"):
+        INSTRUCTIONS.encode("DW", mode=1, kernel_h=3, kernel_w=2)
+    with pytest.raises(ValueError, match=r"DW\.kernel_w must be in 1\.\.3 where mode is 0, not 4"):
+        INSTRUCTIONS.encode("DW", mode=0, kernel_h=1, kernel_w=4)
     assert INSTRUCTIONS.decode(INSTRUCTIONS.encode("DW", mode=2, kernel_h=5, kernel_w=4))["kernel_h"] == 5
 
 
@@ -99,6 +103,7 @@ def test_rules_across_fields_hold_for_encoder_and_decoder() -> None:
         (lambda: Field(name="f", width=2, maximum=9, doc=""), "2 bits cannot hold"),
         (lambda: Operation(name="o", opcode=1, doc="", fields=(HEADER[0],)), "two fields named opcode"),
         (lambda: Operation(name="o", opcode=1, doc="", fields=(Field(name="f", width=500, doc=""),)), "only 480 are there"),
+        (lambda: Rule(when="m", values=(0,), field="f", minimum=2, maximum=1), "must allow a range from 0 on, not 2..1"),
         (lambda: InstructionSet(core="c", version=1, operations=INSTRUCTIONS.operations * 2), "two operations of one name"),
     ],
 )

@@ -7,10 +7,12 @@ import zlib
 import numpy as np
 import pytest
 
+from hw.spec.arch import Arch
 from hw.spec.deform import INSTRUCTIONS, DeformArch
+from hw.spec.deform.instructions import MERGE_ADD
 from hw.spec.deform.machine import DeformMachine
-from hw.spec.isa import seal
-from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
+from hw.spec.isa import Instruction, seal
+from hw.spec.machine import CoreError, Memory, OpenRegion, Outcome, Writes
 from hw.spec.program import build_header, build_image
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
 
@@ -157,3 +159,82 @@ def test_transfers_at_the_end_of_the_addresses(name: str, base: int, size: int, 
     wanted = ErrorCode.AXI_WRITE if code is ErrorCode.AXI_READ and name == "STORE" else code
     assert outcome == Outcome(error=wanted, index=0, retired=int(code is ErrorCode.NONE))
     assert memory.bytes.size == FAR_BYTES
+
+
+TABLES = DeformArch(rows=2, feature_words=64, row_words=16, weight_words=32, parameter_words=32, tables=2)
+
+
+def ready(arch: DeformArch = TABLES) -> DeformMachine:
+    """A machine whose records give channel c of word w the sum 16 * w + c - 20, and whose other memories are dirty."""
+    machine = DeformMachine(arch, seed=3)
+    records = np.zeros((2 * 16, 8), np.uint8)
+    records[:, :4] = (np.arange(32) - 20).astype("<i4").view(np.uint8).reshape(-1, 4)
+    records[:, 4] = 1
+    machine.chip["par"][:16] = records.reshape(16, 16)
+    return machine
+
+
+def outside(**fields: int) -> Instruction:
+    """A PW of two words of one pixel whose only tap lies outside of the input."""
+    values = {"pad_left": 1, "out_words": 2, "out_addr": 8, "clip_lo": -128, "clip_hi": 127, **fields}
+    return INSTRUCTIONS.decode(INSTRUCTIONS.encode("PW", **values))
+
+
+def results(machine: DeformMachine, instruction: Instruction) -> np.ndarray:
+    machine.execute(instruction)
+    return machine.chip["fm"][8:10].reshape(-1)
+
+
+BIASES = np.arange(32) - 20
+
+
+@pytest.mark.parametrize("table", [1, 2])
+def test_a_table_replaces_what_is_left_after_the_clips(table: int) -> None:
+    machine = ready()
+    entries = machine.chip["tbl"].reshape(2, 256)[table - 1]
+    got = results(machine, outside(table=table, clip_lo=-5, clip_hi=7))
+    np.testing.assert_array_equal(got, [entries[max(min(int(b), 7), -5) & 0xFF] for b in BIASES])
+
+
+@pytest.mark.parametrize(
+    ("unsigned", "low", "high"), [(0, -128, 127), (1, 0, 255), (0, -256, 255), (1, 200, 210), (0, 4, -4), (1, 255, -256)]
+)
+def test_a_sum_is_clipped_and_the_lower_clip_wins(unsigned: int, low: int, high: int) -> None:
+    machine = ready()
+    residual = machine.chip["fm"][40:42].reshape(-1).tolist()
+    fields = {"merge": MERGE_ADD, "merge_addr": 40, "merge_unsigned": unsigned, "merge_lo": low, "merge_hi": high}
+    got = results(machine, outside(**fields)).tolist()
+    for bias, left, byte in zip(BIASES.tolist(), residual, got, strict=True):
+        terms = (bias % 256, left) if unsigned else (bias, left - 256 * (left > 127))
+        assert byte == max(min(sum(terms), high), low) % 256
+
+
+def test_a_table_comes_before_the_sum() -> None:
+    machine = ready()
+    entries, residual = machine.chip["tbl"].reshape(2, 256)[1], machine.chip["fm"][40:42].reshape(-1).astype(int)
+    fields = {"merge": MERGE_ADD, "merge_addr": 40, "merge_unsigned": 1, "merge_lo": 0, "merge_hi": 255, "table": 2}
+    np.testing.assert_array_equal(results(machine, outside(**fields)), np.minimum(entries[BIASES & 0xFF].astype(int) + residual, 255))
+
+
+@pytest.mark.parametrize(("tables", "table"), [(2, 3), (2, 8), (0, 1), (7, 8)])
+@pytest.mark.parametrize("name", ["PW", "DW"])
+def test_a_table_that_there_is_not_is_out_of_range(name: str, tables: int, table: int) -> None:
+    machine = ready(DeformArch(rows=2, feature_words=64, row_words=16, weight_words=32, parameter_words=32, tables=tables))
+    mode = {"mode": 2} if name == "DW" else {}
+    with pytest.raises(CoreError, match="BUFFER_RANGE"):
+        machine.execute(INSTRUCTIONS.decode(INSTRUCTIONS.encode(name, out_addr=8, table=table, **mode)))
+
+
+def test_loads_fill_the_tables_and_no_more() -> None:
+    load = INSTRUCTIONS.encode("LOAD", space=4, n0=3, chip_addr=61)
+    assert run(build_image(ARCH, [load]))[2][0].sorted("tbl")[0].tolist() == [61, 62, 63]
+    for fields in ({"n0": 65}, {"chip_addr": 64}, {"n0": 3, "chip_addr": 62}):
+        outcome, _, _ = run(build_image(ARCH, [INSTRUCTIONS.encode("LOAD", space=4, **fields)]))
+        assert outcome.error is ErrorCode.BUFFER_RANGE
+
+
+@pytest.mark.parametrize("tables", [-1, 9])
+def test_tables_must_be_at_most_eight(tables: int) -> None:
+    with pytest.raises(ValueError, match=rf"tables must be in 0\.\.8, not {tables}"):
+        DeformArch(tables=tables)
+    assert Arch.from_dict({"core": "deform"}) == DeformArch(tables=4), "architectures of before name no tables"

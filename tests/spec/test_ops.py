@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -21,15 +22,21 @@ def wide_requant(channels: int) -> ops.Requant:
     return ops.identity_requant(channels, -256, 255)
 
 
+INDEX_INPUTS = {"Reshape": (1,), "Slice": (1, 2, 3), "Gather": (1,)}
+"""Inputs of ONNX nodes that are integers, not data."""
+
+
 def onnx_run(op: str, *arrays: np.ndarray, **attributes: object) -> np.ndarray:
     """One ONNX node in the reference evaluator, in float64 (exact on integers)."""
     names = [f"i{k}" for k in range(len(arrays))]
     node = helper.make_node(op, names, ["o"], **attributes)
-    inputs = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, a.shape) for n, a in zip(names, arrays, strict=True)]
+    index = INDEX_INPUTS.get(op, ())
+    arrays = tuple(a.astype(np.int64 if k in index else np.float64) for k, a in enumerate(arrays))
+    kinds = [TensorProto.INT64 if k in index else TensorProto.DOUBLE for k in range(len(arrays))]
+    inputs = [helper.make_tensor_value_info(n, kind, a.shape) for n, kind, a in zip(names, kinds, arrays, strict=True)]
     output = helper.make_tensor_value_info("o", TensorProto.DOUBLE, None)
     model = helper.make_model(helper.make_graph([node], "g", inputs, [output]), opset_imports=[helper.make_opsetid("", 19)])
-    feed = {n: a.astype(np.float64) for n, a in zip(names, arrays, strict=True)}
-    result = ReferenceEvaluator(model).run(None, feed)[0]
+    result = ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))[0]
     assert np.array_equal(result, np.round(result))
     return result.astype(np.int64)
 
@@ -83,6 +90,19 @@ def test_deform_is_onnx_deform_conv(stride: int) -> None:
     assert_equal(got, np.clip(want, -256, 255))
 
 
+@pytest.mark.parametrize(
+    ("ic", "groups", "oc", "k", "stride", "padding"),
+    [(6, 3, 6, 3, 1, 1), (8, 2, 6, 1, 1, 0), (5, 5, 10, 3, 2, 1), (4, 4, 4, 5, 1, 2), (12, 4, 4, 2, 2, 0)],
+)
+def test_grouped_conv2d_is_onnx_conv(ic: int, groups: int, oc: int, k: int, stride: int, padding: int) -> None:
+    rng = np.random.default_rng(ic * oc)
+    x, weight = rng.integers(-3, 4, (2, ic, 7, 9)), rng.integers(-2, 3, (oc, ic // groups, k, k))
+    want = onnx_run("Conv", x, weight, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+    conv = ops.Conv2d(weight=weight, requant=wide_requant(oc), stride=stride, padding=padding, groups=groups)
+    assert conv.in_channels == ic
+    assert_equal(conv(x), np.clip(want, -256, 255))
+
+
 def test_linear_is_matmul() -> None:
     rng = np.random.default_rng(3)
     x, weight = rng.integers(-9, 9, (5, 12, 1, 1)), rng.integers(-2, 3, (7, 12))
@@ -120,8 +140,73 @@ def test_shuffle_join_is_concat_reshape_transpose() -> None:
     joined = onnx_run("Concat", left, right, axis=1)
     want = joined.reshape(2, 2, 16, 3, 4).transpose(0, 2, 1, 3, 4).reshape(2, 32, 3, 4)
     assert_equal(ops.ShuffleJoin()(left, right), want)
-    assert_equal(ops.Split(half=1)(joined), right)
-    assert_equal(ops.Split(half=0)(joined), left)
+    assert_equal(ops.Slice(start=16, stop=32)(joined), right)
+    assert_equal(ops.Slice(start=0, stop=16)(joined), left)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(12, 1), (12, 2), (12, 3), (12, 12), (10, 5)])
+def test_shuffle_is_reshape_transpose_reshape(channels: int, groups: int) -> None:
+    """Channel shuffle as ONNX exporters write it, with three nodes."""
+    x = np.random.default_rng(groups).integers(-99, 99, (2, channels, 3, 4))
+    apart = onnx_run("Reshape", x, np.array([2, groups, channels // groups, 3, 4]))
+    want = onnx_run("Reshape", onnx_run("Transpose", apart, perm=[0, 2, 1, 3, 4]), np.array(x.shape))
+    assert_equal(ops.Shuffle(groups=groups)(x), want)
+    assert_equal(ops.Shuffle(groups=channels // groups)(want), x)
+
+
+def test_shuffle_of_a_concatenation_is_a_shuffle_join() -> None:
+    left, right = np.random.default_rng(8).integers(-99, 99, (2, 2, 5, 3, 4))
+    assert_equal(ops.Shuffle(groups=2)(ops.Concat()(left, right)), ops.ShuffleJoin()(left, right))
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (1, 1, 1), (4, 2, 7, 1)])
+def test_concat_is_onnx(channels: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(channels))
+    parts = [rng.integers(-128, 128, (2, c, 3, 5)) for c in channels]
+    got = ops.Concat()(*parts)
+    assert_equal(got, onnx_run("Concat", *parts, axis=1))
+    borders = np.cumsum([0, *channels])
+    for part, start, stop in zip(parts, borders[:-1], borders[1:], strict=True):
+        assert_equal(ops.Slice(start=int(start), stop=int(stop))(got), part)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (3, 7), (0, 9), (8, 9)])
+def test_slice_is_onnx(start: int, stop: int) -> None:
+    x = np.random.default_rng(stop).integers(-128, 128, (2, 9, 3, 4))
+    want = onnx_run("Slice", x, np.array([start]), np.array([stop]), np.array([1]))
+    assert_equal(ops.Slice(start=start, stop=stop)(x), want)
+
+
+@pytest.mark.parametrize(("lo", "hi"), [(0, 6), (-128, 5), (17, 17), (-256, 255)])
+def test_clip_is_onnx(lo: int, hi: int) -> None:
+    x = np.random.default_rng(hi).integers(-128, 128, (2, 9, 3, 4))
+    assert_equal(ops.Clip(lo=lo, hi=hi)(x), onnx_run("Clip", x, np.array(lo), np.array(hi)))
+
+
+def test_scale_is_onnx_multiplication_per_channel() -> None:
+    rng = np.random.default_rng(12)
+    x, weight, bias = rng.integers(-9, 9, (2, 11, 4, 3)), rng.integers(-9, 9, 11), rng.integers(-99, 99, 11)
+    product = onnx_run("Mul", x, weight[:, None, None])
+    requant = replace(wide_requant(11), bias=bias)
+    assert_equal(ops.Scale(weight=weight, requant=requant)(x), np.clip(product + bias[:, None, None], -256, 255))
+    single = ops.DepthwiseConv2d(weight=np.pad(weight[:, None, None], ((0, 0), (1, 1), (1, 1))), requant=requant)
+    assert_equal(ops.Scale(weight=weight, requant=requant)(x), single(x))
+
+
+def test_table_is_onnx_gather() -> None:
+    """Unsigned codes index the table as they are, signed ones from its end where they are negative: as ONNX counts too."""
+    rng = np.random.default_rng(13)
+    values = rng.permutation(256) - 100
+    for codes in (np.arange(256), np.arange(-128, 128)):
+        x = rng.permutation(codes).reshape(1, 4, 8, 8)
+        got = ops.Table(values=values)(x)
+        assert_equal(got, onnx_run("Gather", values, x))
+        assert np.unique(got).size == 256
+
+
+def test_add_is_onnx() -> None:
+    a, b = np.random.default_rng(14).integers(-60, 60, (2, 2, 5, 3, 3))
+    assert_equal(ops.Add(lo=-256, hi=255)(a, b), onnx_run("Add", a, b))
 
 
 def test_add_saturates() -> None:
@@ -191,7 +276,27 @@ def test_avg_pool_counts_padding_as_zero() -> None:
         (lambda: ops.Conv2d(weight=np.zeros((1, 1)), requant=wide_requant(1)), "must have 4 axes"),
         (lambda: ops.Conv2d(weight=np.zeros((1, 1, 1, 1)), requant=wide_requant(1), stride=0), "stride >= 1"),
         (lambda: ops.DepthwiseConv2d(weight=np.zeros((1, 5, 5)), requant=wide_requant(1)), r"must be \(C, 3, 3\)"),
-        (lambda: ops.Split(half=2), "must be 0 or 1"),
+        (lambda: ops.Slice(start=2, stop=2), "must have 0 <= start < stop"),
+        (lambda: ops.Slice(start=-1, stop=2), "must have 0 <= start < stop"),
+        (lambda: ops.Slice(start=2, stop=5)(np.zeros((1, 4, 1, 1))), "slice of channels 2..4 needs 5 channels, not 4"),
+        (lambda: ops.Conv2d(weight=np.zeros((4, 1, 1, 1)), requant=wide_requant(4), groups=3), "must divide the 4 output"),
+        (lambda: ops.Conv2d(weight=np.zeros((4, 1, 1, 1)), requant=wide_requant(4), groups=0), "must divide the 4 output"),
+        (
+            lambda: ops.Conv2d(weight=np.zeros((4, 3, 1, 1)), requant=wide_requant(4), groups=2)(np.zeros((1, 5, 1, 1))),
+            "expects 6 input channels, not 5",
+        ),
+        (lambda: ops.Scale(weight=np.full(2, 128), requant=wide_requant(2)), "must be in -128..127"),
+        (lambda: ops.Scale(weight=np.ones(2), requant=wide_requant(2))(np.zeros((1, 3, 1, 1))), "expects 2 channels, not 3"),
+        (lambda: ops.Table(values=np.zeros(255)), "must be 256, one per byte"),
+        (lambda: ops.Table(values=np.full(256, 256)), "must be in -128..255, not 256..256"),
+        (lambda: ops.Table(values=np.zeros(256))(np.full((1, 1, 1, 1), 256)), "codes of at most 8 bits"),
+        (lambda: ops.Clip(lo=3, hi=2), "must lie in -256..255, not 3..2"),
+        (lambda: ops.Add(lo=-257, hi=2), "must lie in -256..255, not -257..2"),
+        (lambda: ops.Add(lo=0, hi=2)(np.zeros((1, 1, 1, 1)), np.zeros((1, 2, 1, 1))), "two tensors of one shape"),
+        (lambda: ops.Concat()(np.zeros((1, 1, 1, 1))), "two or more tensors"),
+        (lambda: ops.Concat()(np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 1, 2))), "of one height and width"),
+        (lambda: ops.Shuffle(groups=0), "must be at least 1, not 0"),
+        (lambda: ops.Shuffle(groups=3)(np.zeros((1, 4, 1, 1))), "3 groups does not divide 4 channels"),
         (lambda: ops.MaxPool2d(kernel=2, stride=2, padding=2), "at most half"),
         (lambda: ops.identity_requant(1, 5, 4), "must lie in -256..255"),
         (lambda: ops.mean_requant(1, 0, 0, Rounding.RND, 0, 1), "at least 1 element"),

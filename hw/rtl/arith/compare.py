@@ -1,8 +1,8 @@
-"""Comparisons with constants."""
+"""Comparisons with constants, and clips."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Value
+from amaranth.hdl import Const, Mux, Value
 
 
 def at_least(value: Value, limit: int) -> Value:
@@ -18,3 +18,8 @@ def at_least(value: Value, limit: int) -> Value:
     for bit, wanted in enumerate(reversed(f"{limit:0{len(value)}b}")):
         result = value[bit] & result if wanted == "1" else value[bit] | result
     return result
+
+
+def clipped(value: Value, low: Value, high: Value) -> Value:
+    """``value`` between two clips; where they cross, the lower one wins. All comparisons are side by side."""
+    return Mux((value < low) | (high < low), low, Mux(value > high, high, value))

@@ -21,7 +21,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.compare import at_least
+from hw.rtl.arith.compare import at_least, clipped
 from hw.rtl.deform.ports import ACC_BITS, RequantisePort
 from hw.spec.deform import LANES
 from hw.spec.deform.instructions import ROUNDING_CODES
@@ -128,9 +128,7 @@ class RequantiseLane(wiring.Component):
         half_up = self.rounding == ROUNDING_CODES["RND"]
         half_even = (self.rounding == ROUNDING_CODES["RND_CONV"]) & (v["lost"] | v["whole"][0])
         rounded = v["whole"].as_signed() + Cat(v["half"] & (half_up | half_even), C(0, 1)).as_signed()
-        # All comparisons side by side; where the clips cross, the lower one wins.
-        lower = (rounded < self.clip_lo) | (self.clip_hi < self.clip_lo)
-        return {"byte": Mux(lower, self.clip_lo, Mux(rounded > self.clip_hi, self.clip_hi, rounded))[:8]}
+        return {"byte": clipped(rounded, self.clip_lo, self.clip_hi)[:8]}
 
 
 def _lost_before(below: Value, coarsely: Value) -> Value:

@@ -10,6 +10,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.compare import at_least
 from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import INSTRUCTION_BITS, field_in_range, view
 from hw.rtl.common.interfaces import ERROR_BITS
@@ -147,4 +148,5 @@ def _out_of_range(operation: Operation, bits: Value) -> Value:
 
 def _broken(rule: Rule, fields: data.View) -> Value:
     applies = Cat(fields[rule.when] == value for value in rule.values).any()
-    return applies & (fields[rule.field] != rule.equals)
+    value = fields[rule.field]
+    return applies & (~at_least(value, rule.minimum) | at_least(value, rule.maximum + 1))

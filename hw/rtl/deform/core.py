@@ -11,6 +11,7 @@ from operator import or_
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hw.rtl.arith.requantise import RequantiseUnit
 from hw.rtl.cells.mac2 import Mac2Cell
@@ -23,7 +24,9 @@ from hw.rtl.deform.memories import FeatureMemory, ParameterMemory, RowMemory, We
 from hw.rtl.deform.ports import WORD_BITS
 from hw.rtl.deform.pw import PwEngine
 from hw.rtl.deform.store import StoreEngine
+from hw.rtl.deform.tables import TableLookup
 from hw.spec.deform import LANES, ROW_BANKS, DeformArch
+from hw.spec.deform.latency import TABLE_PARTS
 from hw.spec.regs import ErrorCode
 
 WATCH_ADDR_BITS = 32
@@ -47,7 +50,8 @@ class DeformCore(wiring.Component):
     trace : issue and retirement of instructions
 
     Nets ``watch_<space>__en``, ``__addr`` and ``__data`` of the top module show the writes to on-chip memory ``fm``, ``row``
-    (bank * row_words + address), ``wgt`` (16-byte units) and ``par``; they drive nothing and only a simulator reads them.
+    (bank * row_words + address), ``wgt`` (16-byte units), ``par`` and, where there are tables, ``tbl`` (the word of which the last
+    part is written); they drive nothing and only a simulator reads them.
     """
 
     def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell, row_memory: type[RowMemory] = RowMemory) -> None:
@@ -75,8 +79,7 @@ class DeformCore(wiring.Component):
         wiring.connect(m, shell.reads, self._load.runs)
         wiring.connect(m, shell.writes, self._store.runs)
         m.d.comb += [self.irq.eq(shell.irq), shell.build_id.eq(self.build_id)]
-        missed = self._memories(m)
-        self._requantise(m)
+        missed = self._memories(m) | self._requantise(m)
         self._commands(m, shell, engines, missed)
         return m
 
@@ -109,17 +112,30 @@ class DeformCore(wiring.Component):
                 m.d.comb += linear.eq(bank * self._arch.row_words + write.addr)
         return linear
 
-    def _requantise(self, m: Module) -> None:
+    def _requantise(self, m: Module) -> Value:
+        """The requantise unit and the tables behind it. Returns whether an instruction names a table that there is not."""
         sets = max(self._arch.columns // LANES, 2)
         m.submodules.requantise = unit = RequantiseUnit(sets)
+        m.submodules.tables = tables = TableLookup(self._arch)
         ports = (self._pw.requantise, self._dw.requantise)
+        m.d.comb += [tables.table.eq(self._pw.table | self._dw.table), tables.i.eq(unit.port.o_data)]
         for name, member in unit.port.signature.members.items():
             inner = Value.cast(getattr(unit.port, name))
             outer = [Value.cast(getattr(port, name)) for port in ports]
             if member.flow is In:
                 m.d.comb += inner.eq(reduce(or_, outer))
             else:
-                m.d.comb += [port.eq(inner) for port in outer]
+                m.d.comb += [port.eq(tables.o) for port in outer]
+        if self._arch.tables:
+            wiring.connect(m, tables.write, self._load.table)
+            self._watch_tables(m)
+        return tables.out_of_range
+
+    def _watch_tables(self, m: Module) -> None:
+        """A word of a table memory is shown with its last part; LOAD holds it in the register that all its ports share."""
+        part, word = self._load.table, self._load.parameter.data
+        last, place = TABLE_PARTS - 1, exact_log2(TABLE_PARTS)
+        _watch_net(m, "tbl", part.en & (part.addr[:place] == last), part.addr[place:], word)
 
     def _commands(self, m: Module, shell: Shell, engines: dict[str, wiring.Component], missed: Value) -> None:
         """Commands to the engines; an access outside a memory makes an instruction end with BUFFER_RANGE."""
@@ -164,5 +180,9 @@ def _join_writes(m: Module, memory: wiring.PureInterface, engines: Sequence[wiri
 
 
 def _watch(m: Module, space: str, write: wiring.PureInterface, addr: Value) -> None:
-    for name, value, width in (("en", write.en, 1), ("addr", addr, WATCH_ADDR_BITS), ("data", write.data, WORD_BITS)):
+    _watch_net(m, space, write.en, addr, write.data)
+
+
+def _watch_net(m: Module, space: str, en: Value, addr: Value, word: Value) -> None:
+    for name, value, width in (("en", en, 1), ("addr", addr, WATCH_ADDR_BITS), ("data", word, WORD_BITS)):
         m.d.comb += Signal(width, name=f"watch_{space}__{name}").eq(value)

@@ -1,4 +1,4 @@
-"""The depthwise engine: per-channel 3 x 3 convolution, square deformable convolution and pooling, 16 channels at a time.
+"""The depthwise engine: per-channel convolution of up to 3 x 3, square deformable convolution and pooling, 16 channels at a time.
 
 It executes DW instructions as ``hw/spec/deform/machine.py`` defines them. One tap column (three words of row memory) is read per
 cycle, back to back over output pixels and channel words; the next channel word's parameters are loaded meanwhile. ``done`` comes in
@@ -18,10 +18,10 @@ from hw.rtl.common.interfaces import INSTRUCTION_BITS, EngineCommand
 from hw.rtl.deform.dw_address import AddressGenerator, OffsetFetch, TapRow
 from hw.rtl.deform.dw_control import Loop, ParameterLoader, Step, TapSequencer
 from hw.rtl.deform.dw_lanes import Lane, LaneArray, WeightStore
-from hw.rtl.deform.ports import ReadPort, RequantisePort, RowReadPort, WritePort
+from hw.rtl.deform.ports import TABLE_FIELD_BITS, ReadPort, RequantisePort, RowReadPort, WritePort
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import ADDR_BITS, DW, DW_MAX, DW_SUM
-from hw.spec.deform.latency import REQUANTISE
+from hw.spec.deform.latency import result_cycles
 from hw.spec.deform.timing import dw as timing
 
 
@@ -30,18 +30,19 @@ class DwEngine(wiring.Component):
 
     Parameters
     ----------
-    arch : the core; nothing of the engine depends on its sizes
+    arch : the core; of it only the latency of the results matters
 
     Members
     -------
-    command : a DW instruction with legal fields, kernel 3 x 3 in the modes with weights; ``error`` is always 0
+    command : a DW instruction with legal fields; ``error`` is always 0
     par : requantise records and weights
     fm_read : offset map
     fm_write : output words
     row : activations, latency ROW_READ; a tap outside the input is never enabled
-    requantise : record sets 0 and 1 in turn
+    requantise : record sets 0 and 1 in turn; its bytes come through the tables
+    table : the instruction's table
 
-    While the engine is idle every ``en`` and all it sends to the requantise unit are zero.
+    While the engine is idle every ``en``, ``table`` and all it sends to the requantise unit are zero.
     """
 
     command: In(EngineCommand)
@@ -50,13 +51,14 @@ class DwEngine(wiring.Component):
     fm_write: Out(WritePort)
     row: Out(RowReadPort)
     requantise: Out(RequantisePort)
+    table: Out(TABLE_FIELD_BITS)
 
     def __init__(self, arch: DeformArch) -> None:
         self._arch = arch
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
-        _check_latencies()
+        _check_latencies(self._arch)
         m = Module()
         m.submodules.sequencer = sequencer = TapSequencer()
         m.submodules.loader = loader = ParameterLoader()
@@ -81,7 +83,7 @@ class DwEngine(wiring.Component):
         with m.Elif(writer.finished):
             m.d.sync += busy.eq(0)
         results = self._lanes(m, loader, addresses)
-        m.d.comb += writer.i_step.eq(later(m, results, REQUANTISE))
+        m.d.comb += writer.i_step.eq(later(m, results, result_cycles(self._arch)))
         self._requantise(m, loader, busy)
         return m
 
@@ -126,6 +128,7 @@ class DwEngine(wiring.Component):
             port.rounding.eq(Mux(busy, fields.rounding, 0)),
             port.clip_lo.eq(Mux(busy, fields.clip_lo, 0)),
             port.clip_hi.eq(Mux(busy, fields.clip_hi, 0)),
+            self.table.eq(Mux(busy, fields.table, 0)),
         ]
 
 
@@ -178,7 +181,7 @@ class Writer(wiring.Component):
         return m
 
 
-def _check_latencies() -> None:
+def _check_latencies(arch: DeformArch) -> None:
     """The parts' latencies are those of the timing model, and parameters arrive before they are used."""
     structure = {
         "OFFSET_FETCH": OffsetFetch.delay,
@@ -186,11 +189,13 @@ def _check_latencies() -> None:
         "LANE": Lane.delay,
         "WRITE": Writer.delay,
         "RELEASE": AddressGenerator.delay + timing.ROW_READ,
-        "PIPELINE": AddressGenerator.delay + timing.ROW_READ + Lane.delay + REQUANTISE + Writer.delay,
     }
     for name, cycles in structure.items():
         if cycles != getattr(timing, name):
             raise ValueError(f"hw.spec.deform.timing.dw.{name} must be the engine's {cycles}, not {getattr(timing, name)}")
+    pipeline = AddressGenerator.delay + timing.ROW_READ + Lane.delay + result_cycles(arch) + Writer.delay
+    if pipeline != timing.pipeline_cycles(arch):
+        raise ValueError(f"pipeline_cycles must be the engine's {pipeline}, not {timing.pipeline_cycles(arch)}")
     if timing.ROW_READ < WeightStore.delay:
         raise ValueError(f"ROW_READ must be at least {WeightStore.delay}, not {timing.ROW_READ}")
     # A channel word is issued from the cycle after its last record was asked for; that record is the last to arrive.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
+from hw.rtl.arith.delay import data_register
 from hw.rtl.common.crc import Crc32
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import EngineCommand, ReadRuns
 from hw.rtl.common.runs import RunLoop, RunLoopParameters, TransferFields, outcome
 from hw.rtl.deform.memories import RowWritePort
-from hw.rtl.deform.ports import WritePort
+from hw.rtl.deform.ports import TableWritePort, WritePort
 from hw.spec.deform import ROW_BANKS, DeformArch
 from hw.spec.deform.instructions import LOAD, SPACES
+from hw.spec.deform.latency import TABLE_PARTS
 from hw.spec.regs import ErrorCode
 
 QUEUE_MARGIN = 4
 """Runs accepted but not yet being read, beyond the bursts in flight: looked up, split, in the data register, and one spare."""
 
-FEATURE, ROW, WEIGHT, PARAMETER = range(len(SPACES))
+FEATURE, ROW, WEIGHT, PARAMETER, TABLE = range(len(SPACES))
 
 
 class LoadEngine(wiring.Component):
@@ -33,6 +36,7 @@ class LoadEngine(wiring.Component):
     command : from the sequencer
     runs : to the read master
     feature, weight, parameter, row : write ports of the memories; weight by 16-byte unit
+    table : the table memories', where the architecture has tables; a word is held back until its TABLE_PARTS parts are written
     """
 
     def __init__(self, arch: DeformArch) -> None:
@@ -44,6 +48,7 @@ class LoadEngine(wiring.Component):
             "weight": Out(WritePort),
             "parameter": Out(WritePort),
             "row": Out(RowWritePort),
+            **({"table": Out(TableWritePort)} if arch.tables else {}),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -98,9 +103,10 @@ class LoadEngine(wiring.Component):
         addr = Signal(20, reset_less=True)
         bank = Signal(4, reset_less=True)
         taken = Signal()
+        complete = self._table_parts(m, words.valid & active, fields, addr) if self._arch.tables else Const(1)
         m.d.comb += [
-            words.ready.eq(active),
-            taken.eq(words.valid & active),
+            words.ready.eq(active & complete),
+            taken.eq(words.valid & active & complete),
             loop.chip.ready.eq(~active | (taken & (left == 1))),
             crc.en.eq(taken),
             crc.data.eq(words.payload),
@@ -121,3 +127,20 @@ class LoadEngine(wiring.Component):
             m.d.sync += port.en.eq(taken & (fields.space == number))
             m.d.comb += [port.addr.eq(place), port.data.eq(landing)]
         m.d.comb += self.row.bank.eq(landing_bank)
+        if self._arch.tables:
+            part = self.table.addr[: exact_log2(TABLE_PARTS)]
+            m.d.comb += self.table.data.eq(landing.word_select(part, len(self.table.data)))
+
+    def _table_parts(self, m: Module, present: Value, fields: data.View, addr: Signal) -> Signal:
+        """Write the word that is ``present`` part by part, if it is for the tables. Returns whether it may be taken."""
+        paced = Signal(reset_less=True)
+        part = Signal(range(TABLE_PARTS), reset_less=True)
+        complete = Signal()
+        m.d.comb += complete.eq(~paced | part.all())
+        m.d.sync += [paced.eq(fields.space == TABLE), self.table.en.eq(present & paced)]
+        m.d.sync += data_register(m, self.table.addr).eq(Cat(part, addr))
+        with m.If(self.command.start):
+            m.d.sync += part.eq(0)
+        with m.Elif(present & paced):
+            m.d.sync += part.eq(part + 1)
+        return complete

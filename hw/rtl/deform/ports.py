@@ -13,10 +13,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.spec.deform import LANES, ROW_BANKS
-from hw.spec.deform.instructions import ADDR_BITS
+from hw.spec.deform.instructions import ADDR_BITS, PW, TABLE_BYTES, TABLES_MAX
+from hw.spec.deform.latency import TABLE_PARTS
 
 WORD_BITS = 128
 ACC_BITS = 32
+TABLE_FIELD_BITS = next(field.width for field in PW.fields if field.name == "table")
 
 ReadPort = wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": In(WORD_BITS)})
 """Seen from an engine."""
@@ -29,6 +31,13 @@ def weight_read_port(units: int) -> wiring.Signature:
     """Weight memory, ``units`` 16-byte units a word; seen from an engine."""
     return wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": In(WORD_BITS * units)})
 
+
+_PART_BYTES = LANES // TABLE_PARTS
+
+TableWritePort = wiring.Signature(
+    {"en": Out(1), "addr": Out(range(TABLES_MAX * TABLE_BYTES // _PART_BYTES)), "data": Out(8 * _PART_BYTES)}
+)
+"""Entries of the tables, TABLE_PARTS to a word of 16; seen from an engine."""
 
 RowReadPort = wiring.Signature(
     {
@@ -56,7 +65,8 @@ RequantisePort = wiring.Signature(
 )
 """Sixteen lanes, seen from an engine. ``load_*`` writes two channels' records (word ``load_index`` of 8) of parameter set
 ``load_set`` (sets: columns / 16). 16 accumulators (two's complement, 32 bits each) enter the pipeline every cycle, with the records
-of ``set``; their 16 output bytes leave REQUANTISE cycles later on ``o_data``. ``rounding`` and the clips hold still during an
+of ``set``; their 16 output bytes come on ``o_data``: from the unit
+REQUANTISE cycles later, at an engine, behind the tables, ``result_cycles`` later. ``rounding`` and the clips hold still during an
 instruction."""
 
-__all__ = ["ROW_BANKS", "In", "Out", "ReadPort", "RequantisePort", "RowReadPort", "WritePort", "weight_read_port"]
+__all__ = ["ROW_BANKS", "In", "Out", "ReadPort", "RequantisePort", "RowReadPort", "TableWritePort", "WritePort", "weight_read_port"]

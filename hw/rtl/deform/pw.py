@@ -17,7 +17,7 @@ from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import EngineCommand
 from hw.rtl.deform.array import Array
-from hw.rtl.deform.ports import ReadPort, RequantisePort, WritePort, weight_read_port
+from hw.rtl.deform.ports import TABLE_FIELD_BITS, ReadPort, RequantisePort, WritePort, weight_read_port
 from hw.rtl.deform.pw_control import PwControl, RecordLoader
 from hw.rtl.deform.pw_drain import PwDrain
 from hw.rtl.deform.pw_walker import TapWalker, WeightWalker
@@ -28,17 +28,18 @@ from hw.spec.deform.timing.pw import ISSUE
 
 
 class PwEngine(wiring.Component):
-    """The engine. While it is idle every ``en`` and all it sends to the requantise unit are zero.
+    """The engine. While it is idle every ``en`` and all it sends to the requantise unit and ``table`` are zero.
 
     Parameters: ``arch``; ``cell``: the array's multiplier cell.
 
     Members
     ----------
     command : see :obj:`hw.rtl.common.interfaces.EngineCommand`; ``done`` comes in the cycle after the last write, ``error`` is 0
-    fm_read : activations, and the left halves of a merge; only words that the instruction uses
+    fm_read : activations, and the left halves or residuals of a merge; only words that the instruction uses
     fm_write : the output words
     wgt, par : weight and parameter memory
-    requantise : the unit, with ``arch.columns / 16`` sets
+    requantise : the unit, with ``arch.columns / 16`` sets; its bytes come through the tables
+    table : the instruction's table
     """
 
     def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
@@ -50,6 +51,7 @@ class PwEngine(wiring.Component):
             "wgt": Out(weight_read_port(arch.weight_word_units)),
             "par": Out(ReadPort),
             "requantise": Out(RequantisePort),
+            "table": Out(TABLE_FIELD_BITS),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -146,5 +148,6 @@ class PwEngine(wiring.Component):
             self.requantise.rounding.eq(while_busy(i.rounding)),
             self.requantise.clip_lo.eq(while_busy(i.clip_lo)),
             self.requantise.clip_hi.eq(while_busy(i.clip_hi)),
+            self.table.eq(while_busy(i.table)),
             drain.rq_data.eq(self.requantise.o_data),
         ]

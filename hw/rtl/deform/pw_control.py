@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,7 @@ from hw.rtl.arith.delay import data_register, delayed
 from hw.rtl.common.decode import INSTRUCTION_BITS, view
 from hw.rtl.deform.ports import ReadPort
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import ADDR_BITS, MERGE_ZIP, PW
+from hw.spec.deform.instructions import ADDR_BITS, MERGE_ADD, MERGE_NONE, MERGE_ZIP, PW
 from hw.spec.deform.latency import MEMORY_READ
 from hw.spec.deform.timing.pw import RECORD_WORDS, gap_cycles, setup_cycles, words_per_tile
 
@@ -50,9 +50,9 @@ class PwControl(wiring.Component):
         words = data_register(m, self.words)
         most = Mux(i.wide_weights, words_per_tile(self.arch, wide=True), self.words_max)
         m.d.comb += taken.eq(Mux(remaining < most, remaining, most))
-        gap = self._gap(m, words, i.merge == MERGE_ZIP)
+        gap = self._gap(m, words, i.merge)
         pause = setup_cycles(self.arch) - 1
-        count = Signal(range(max(pause, *self._all_gaps())), reset_less=True)
+        count = Signal(range(max(pause, *self._gaps())), reset_less=True)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
@@ -85,14 +85,19 @@ class PwControl(wiring.Component):
                 m.next = "IDLE"
         return m
 
-    def _all_gaps(self) -> list[int]:
-        return [gap_cycles(self.arch, words, zipped) for words in range(1, self.words_max + 1) for zipped in (False, True)]
+    def _gaps(self) -> list[int]:
+        """The gap of each number of words from 0 on and, within it, each merge; 0 where there is no such merge."""
+        merges = sorted((MERGE_NONE, MERGE_ZIP, MERGE_ADD))
+        gaps = [0] * 4
+        for words in range(1, self.words_max + 1):
+            gaps += [gap_cycles(self.arch, words, merge) if merge in merges else 0 for merge in range(4)]
+        return gaps
 
-    def _gap(self, m: Module, words: Value, merging: Value) -> Signal:
+    def _gap(self, m: Module, words: Value, merge: Value) -> Signal:
         """Cycles between two K loops of the current tile, from a table; ready a cycle after ``words``."""
-        table = [0, 0, *self._all_gaps()]
+        table = self._gaps()
         gap = Signal(range(max(table) + 1), reset_less=True)
-        m.d.sync += gap.eq(Choice(table)[words * 2 + merging])
+        m.d.sync += gap.eq(Choice(table)[Cat(merge, words)])
         return gap
 
 

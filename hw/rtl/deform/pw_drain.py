@@ -1,4 +1,5 @@
-"""Drain of the PW engine: sums of a finished pixel tile through the requantise unit to feature memory, alone or zipped."""
+"""Drain of the PW engine: sums of a finished pixel tile through the requantise unit and the tables to feature memory, alone, zipped
+with a left half or added to a residual."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.add_clip import AddClip
 from hw.rtl.arith.delay import delayed
 from hw.rtl.cells.mac2 import DIGIT_BITS, PACKED_BITS
 from hw.rtl.common.decode import INSTRUCTION_BITS, view
 from hw.rtl.deform.ports import ACC_BITS, WORD_BITS, ReadPort, WritePort
 from hw.rtl.deform.pw_walker import OutputWalker
 from hw.spec.deform import LANES, DeformArch
-from hw.spec.deform.instructions import MERGE_ZIP, PW
-from hw.spec.deform.latency import REQUANTISE
-from hw.spec.deform.timing.pw import ACCUMULATED, MERGE_READ, SELECT, words_per_tile
+from hw.spec.deform.instructions import MERGE_ADD, MERGE_ZIP, PW
+from hw.spec.deform.latency import result_cycles
+from hw.spec.deform.timing.pw import ACCUMULATED, SELECT, merge_read, words_per_tile
 
 
 def interleave(left: Value, right: Value) -> Value:
@@ -53,6 +55,37 @@ class Unpack(wiring.Component):
             acc = Signal(signed(ACC_BITS), name=f"acc_{lane}", reset_less=True)
             m.d.sync += acc.eq(Mux(self.en, Mux(self.wide, both, Mux(self.high, high, low)), 0))
             m.d.comb += self.acc[lane].eq(acc)
+        return m
+
+
+class AddWord(wiring.Component):
+    """Sixteen residual additions: bytes of ``y`` and ``residual`` to ``o``, ``delay`` cycles later.
+
+    Members: ``instruction``, which tells clips and signedness and holds still; the rest are words.
+    """
+
+    delay = AddClip.delay
+
+    def __init__(self) -> None:
+        words = {"y": In(WORD_BITS), "residual": In(WORD_BITS), "o": Out(WORD_BITS)}
+        super().__init__({"instruction": In(INSTRUCTION_BITS), **words})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        i = view(PW, self.instruction)
+        unsigned = Signal(reset_less=True)
+        lo, hi = (Signal(signed(9), name=name, reset_less=True) for name in ("lo", "hi"))
+        m.d.sync += [unsigned.eq(i.merge_unsigned), lo.eq(i.merge_lo), hi.eq(i.merge_hi)]
+        for number in range(LANES):
+            m.submodules[f"lane_{number}"] = lane = AddClip()
+            m.d.comb += [
+                lane.a.eq(self.y.word_select(number, 8)),
+                lane.b.eq(self.residual.word_select(number, 8)),
+                lane.unsigned.eq(unsigned),
+                lane.lo.eq(lo),
+                lane.hi.eq(hi),
+                self.o.word_select(number, 8).eq(lane.o),
+            ]
         return m
 
 
@@ -108,8 +141,8 @@ class PwDrain(wiring.Component):
     instruction, init, begin, words : see :class:`hw.rtl.deform.pw_control.PwControl` (``init`` is its ``start``)
     tile_end, rows, final : see :class:`hw.rtl.deform.pw_walker.TapWalker`; the tile's first row is read ACCUMULATED cycles later
     row, group, packed : the array's read side
-    rq_set, rq_acc, rq_data : the requantise unit
-    merge : reads the left halves; never in a cycle in which the walker reads
+    rq_set, rq_acc, rq_data : the requantise unit, with the tables behind it
+    merge : reads the left halves or residuals; never in a cycle in which the walker reads
     fm : the writes; ``finish`` with the last one of a tile of output words
     """
 
@@ -140,14 +173,16 @@ class PwDrain(wiring.Component):
         m = Module()
         i = view(PW, self.instruction)
         zipped = Signal(reset_less=True)
-        m.d.sync += zipped.eq(i.merge == MERGE_ZIP)
+        added = Signal(reset_less=True)
+        m.d.sync += [zipped.eq(i.merge == MERGE_ZIP), added.eq(i.merge == MERGE_ADD)]
         sequence = self._sequence(m, zipped)
         self._select(m, sequence, i.wide_weights)
-        written = delayed(m, sequence.en, SELECT + REQUANTISE, "written")
-        ends = delayed(m, Cat(sequence.pixel_end, sequence.final_end), SELECT + REQUANTISE, "ends", reset_less=True)
+        cycles = SELECT + result_cycles(self.arch) + AddWord.delay
+        written = delayed(m, sequence.en, cycles, "written")
+        ends = delayed(m, Cat(sequence.pixel_end, sequence.final_end), cycles, "ends", reset_less=True)
         late = [Cat(*flags) for flags in zip(written, ends, strict=True)]
-        self._read_left(m, i, late[MERGE_READ], zipped)
-        self._write(m, i, late[-2:], zipped)
+        self._read_merged(m, i, late[merge_read(self.arch)], zipped | added)
+        self._write(m, i, late, zipped, added)
         return m
 
     def _sequence(self, m: Module, zipped: Value) -> RowSequence:
@@ -179,13 +214,13 @@ class PwDrain(wiring.Component):
             self.rq_set.eq(stages[SELECT][1:]),
         ]
 
-    def _read_left(self, m: Module, i: data.View, flags: Value, zipped: Value) -> None:
+    def _read_merged(self, m: Module, i: data.View, flags: Value, merging: Value) -> None:
         m.submodules.left = left = OutputWalker(self.words_max)
         m.d.comb += [
             left.init.eq(self.init),
             left.base.eq(i.merge_addr),
             left.begin.eq(self.begin),
-            left.step.eq(flags[0] & zipped),
+            left.step.eq(flags[0] & merging),
             left.pixel_end.eq(flags[1]),
             left.pitch.eq(i.merge_pitch),
             left.finish.eq(self.finish),
@@ -194,25 +229,21 @@ class PwDrain(wiring.Component):
             self.merge.addr.eq(left.addr),
         ]
 
-    def _write(self, m: Module, i: data.View, late: Sequence[Value], zipped: Value) -> None:
+    def _write(self, m: Module, i: data.View, late: Sequence[Value], zipped: Value, added: Value) -> None:
         """One write per word, or two in consecutive cycles with ``zipped``: the upper half waits in a register.
 
-        ``late``: the word's flags in the cycle before it comes, and in that cycle.
+        ``late``: the word's flags 0, 1, .. cycles after it was asked for; it comes ``AddWord.delay`` cycles before the last.
         """
-        before, flags = late
+        come, summed = len(late) - 1 - AddWord.delay, len(late) - 1
         en = Signal()
-        m.d.sync += en.eq(before[0] | (zipped & flags[0]))
+        m.d.sync += en.eq(Mux(added, late[summed - 1][0], late[come - 1][0] | (zipped & late[come][0])))
         m.submodules.out = out = OutputWalker(2 * self.words_max)
-        y, left, half = self.rq_data, self.merge.data, WORD_BITS // 2
-        upper = Signal(WORD_BITS, reset_less=True)
-        m.d.sync += upper.eq(interleave(left[half:], y[half:]))
-        second = delayed(m, Mux(zipped, flags, 0), 1, "second", reset_less=True)[-1]
-        last = Mux(zipped, second, flags)
-        choices = [y, interleave(left[:half], y[:half]), upper]
+        second = delayed(m, Mux(zipped, late[come], 0), 1, "second", reset_less=True)[-1]
+        last = Mux(added, late[summed], Mux(zipped, second, late[come]))
         m.d.comb += [
             self.fm.en.eq(en),
             self.fm.addr.eq(out.addr),
-            self.fm.data.eq(Choice(choices)[Mux(second[0], 2, zipped)]),
+            self.fm.data.eq(self._written(m, zipped, added, second[0])),
             self.finish.eq(last[2]),
             out.init.eq(self.init),
             out.base.eq(i.out_addr),
@@ -223,3 +254,13 @@ class PwDrain(wiring.Component):
             out.finish.eq(self.finish),
             out.words.eq(Mux(zipped, self.words << 1, self.words)),
         ]
+
+    def _written(self, m: Module, zipped: Value, added: Value, second: Value) -> Value:
+        """The word as it is, one of a zip's two (the ``second`` from a register), or the sum."""
+        y, merged, half = self.rq_data, self.merge.data, WORD_BITS // 2
+        m.submodules.add = add = AddWord()
+        upper = Signal(WORD_BITS, reset_less=True)
+        m.d.sync += upper.eq(interleave(merged[half:], y[half:]))
+        m.d.comb += [add.instruction.eq(self.instruction), add.y.eq(y), add.residual.eq(merged)]
+        choices = [y, interleave(merged[:half], y[:half]), upper, add.o]
+        return Choice(choices)[Mux(added, 3, Mux(second, 2, zipped))]

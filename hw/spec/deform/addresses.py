@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.spec.deform.instructions import ADDR_BITS, DW_DEFORM, MERGE_ZIP
+from hw.spec.deform.instructions import ADDR_BITS, DW_DEFORM, MERGE_NONE, MERGE_ZIP
 from hw.spec.isa import Instruction
 
 ADDR_MASK = (1 << ADDR_BITS) - 1
@@ -29,8 +29,8 @@ def pw_taps(i: Instruction) -> tuple[np.ndarray, np.ndarray]:
     return (start + ky * i["ky_step"] + kx * i["kx_step"] + word) & ADDR_MASK, inside
 
 
-def pw_left(i: Instruction, word: int) -> np.ndarray:
-    """Words of the left half that output word ``word`` of each pixel is zipped with."""
+def pw_merged(i: Instruction, word: int) -> np.ndarray:
+    """Words of the left half or residual that output word ``word`` of each pixel is merged with."""
     return (i["merge_addr"] + pixels(i) * i["merge_pitch"] + word) & ADDR_MASK
 
 
@@ -49,8 +49,8 @@ def feature_reads(i: Instruction) -> np.ndarray:
     if i.name == "DW":
         return dw_offsets(i) if i["mode"] == DW_DEFORM else np.zeros(0, np.int64)
     addr, inside = pw_taps(i)
-    left = [pw_left(i, word) for word in range(i["out_words"])] if i["merge"] == MERGE_ZIP else []
-    return np.concatenate([addr[inside], *left])
+    merged = [pw_merged(i, word) for word in range(i["out_words"])] if i["merge"] != MERGE_NONE else []
+    return np.concatenate([addr[inside], *merged])
 
 
 def feature_writes(i: Instruction) -> np.ndarray:

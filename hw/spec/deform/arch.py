@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hw.spec.arch import Arch, _require
-from hw.spec.deform.instructions import INSTRUCTIONS
+from hw.spec.deform.instructions import INSTRUCTIONS, TABLE_BYTES, TABLES_MAX
 from hw.spec.isa import InstructionSet
 
 LANES = 16
@@ -30,6 +30,7 @@ class DeformArch(Arch):
     row_words : one bank of the row memory, in 16-byte words
     weight_words : pointwise weight memory, in words of columns/2 bytes
     parameter_words : requantise records and depthwise weights, in 16-byte words
+    tables : table activations held at once, 0..8, each 256 bytes; 0 leaves out their hardware and its latency
     """
 
     core: ClassVar[str] = "deform"
@@ -42,6 +43,7 @@ class DeformArch(Arch):
     row_words: int = 256
     weight_words: int = 2048
     parameter_words: int = 512
+    tables: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +53,7 @@ class DeformArch(Arch):
         for name in ("feature_words", "row_words", "weight_words", "parameter_words"):
             size = getattr(self, name)
             _require(16 <= size <= 1 << 20, name, "in 16..1048576", size)
+        _require(0 <= self.tables <= TABLES_MAX, "tables", f"in 0..{TABLES_MAX}", self.tables)
 
     @property
     def cells(self) -> int:
@@ -63,10 +66,11 @@ class DeformArch(Arch):
         return self.cells // LANES
 
     def space_units(self) -> dict[str, int]:
-        """Size of each on-chip memory in 16-byte units, by the LOAD space's name."""
+        """Size of each on-chip memory in 16-byte units, by the LOAD space's name; 0 for tables that the core does not have."""
         return {
             "fm": self.feature_words,
             "row": self.row_words * ROW_BANKS,
             "wgt": self.weight_words * self.weight_word_units,
             "par": self.parameter_words,
+            "tbl": self.tables * TABLE_BYTES // LANES,
         }

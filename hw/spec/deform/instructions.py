@@ -1,4 +1,4 @@
-"""Instruction table of the inference core, version 1.
+"""Instruction table of the inference core, version 2.
 
 Addresses of on-chip memories are in 16-byte words (weight memory in PW: in weight words), memory offsets and strides in
 16-byte words too, so nothing can be misaligned. On-chip address arithmetic is modulo 2**20; an access at or above a memory's
@@ -13,10 +13,16 @@ from __future__ import annotations
 from hw.spec.isa import Field, InstructionSet, Operation, Rule
 
 ADDR_BITS = 20
-SPACES = ("fm", "row", "wgt", "par")
+SPACES = ("fm", "row", "wgt", "par", "tbl")
 MERGE_NONE, MERGE_ZIP, MERGE_ADD = 0, 1, 2
 DW_CONV, DW_DEFORM, DW_MAX, DW_SUM = 0, 1, 2, 3
 ROUNDING_CODES = {"TRN": 0, "RND": 1, "RND_CONV": 2}
+TABLE_BYTES = 256
+"""Of a table activation: entry b is what a result byte b becomes."""
+
+TABLES_MAX = 8
+WINDOW_MAX = 3
+"""Rows and columns of the largest window with weights."""
 
 
 def _addr(name: str, doc: str) -> Field:
@@ -47,13 +53,25 @@ _REQUANTISE = (
     Field(name="clip_hi", width=9, signed=True, doc="largest output code"),
 )
 
+_TABLE = Field(
+    name="table",
+    width=4,
+    maximum=TABLES_MAX,
+    doc="0 none, t + 1: each byte after the clips is replaced by its entry of table t",
+)
+
 LOAD = Operation(
     name="LOAD",
     opcode=1,
     doc="Memory to an on-chip memory, three loops. With check_crc the CRC-32 of all bytes in transfer order must equal crc.",
     fields=(
         *_TRANSFER,
-        Field(name="space", width=2, doc="0 feature, 1 row, 2 weight, 3 parameter memory"),
+        Field(
+            name="space",
+            width=3,
+            maximum=len(SPACES) - 1,
+            doc="0 feature, 1 row, 2 weight, 3 parameter, 4 table memory (16 words per table)",
+        ),
         Field(name="check_crc", width=1, doc="compare crc at the end; error BLOB_CRC"),
         Field(name="crc", width=32, doc="expected CRC-32 of the transferred bytes"),
         Field(name="overlap", width=1, maximum=0, doc="reserved: overlapping words at 8-byte steps for the first layer"),
@@ -87,20 +105,24 @@ PW = Operation(
         _addr("out_pitch", "words from output pixel to output pixel"),
         _addr("weight_addr", "first weight word"),
         _addr("param_addr", "first requantise record word: 8 words per output word"),
-        Field(name="merge", width=2, maximum=MERGE_ZIP, doc="0 none, 1 zip with the left half (2 add: reserved)"),
+        Field(name="merge", width=2, maximum=MERGE_ADD, doc="0 none, 1 zip with the left half, 2 add the residual and clip"),
         _addr("merge_addr", "first word of the left half or residual"),
         _addr("merge_pitch", "words from pixel to pixel of it"),
         Field(
             name="wide_weights", width=1, doc="0: 4-bit weights, two channels per cell; 1: 8-bit weights, one channel per cell"
         ),
         *_REQUANTISE,
+        _TABLE,
+        Field(name="merge_unsigned", width=1, doc="bytes that are added are unsigned"),
+        Field(name="merge_lo", width=9, signed=True, doc="smallest sum of an addition"),
+        Field(name="merge_hi", width=9, signed=True, doc="largest sum of an addition"),
     ),
 )
 
 DW = Operation(
     name="DW",
     opcode=4,
-    doc="Per-channel 3 x 3 convolution (plain or square deformable) or pooling of row memory, 16 channels at a time.",
+    doc="Per-channel convolution of up to 3 x 3, square deformable 3 x 3 convolution, or pooling of row memory; 16 channels at a time.",
     fields=(
         Field(name="mode", width=3, maximum=DW_SUM, doc="0 convolution, 1 deformable, 2 maximum, 3 sum"),
         _size("words", "channel words"),
@@ -114,21 +136,26 @@ DW = Operation(
         Field(
             name="col0", width=16, signed=True, doc="column of the first tap of output column 0 (deformable: of the middle tap)"
         ),
-        _size("kernel_h", "rows of the window; 3 for convolutions", 8),
-        _size("kernel_w", "columns of the window; 3 for convolutions", 8),
+        _size("kernel_h", "rows of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
+        _size("kernel_w", "columns of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
         Field(name="stride", width=4, minimum=1, maximum=8, doc="stride, both ways"),
         _size("out_rows", "output rows"),
         _size("out_cols", "output columns"),
         _addr("out_addr", "first output word"),
         _addr("out_pitch", "words from output pixel to output pixel"),
-        _addr("weight_addr", "first weight word in parameter memory: 9 words per channel word"),
+        _addr("weight_addr", "first weight word in parameter memory: 9 words per channel word, word 3 * i + j for tap (i, j)"),
         _addr("param_addr", "first requantise record word: 8 words per channel word"),
         _addr("offset_addr", "first word of the offset map in feature memory; lane 0 is s"),
         _addr("offset_pitch", "words from pixel to pixel of the offset map"),
         Field(name="upsample", width=1, maximum=0, doc="reserved: read (y >> 1, x >> 1)"),
         *_REQUANTISE,
+        _TABLE,
     ),
-    rules=tuple(Rule(when="mode", values=(DW_CONV, DW_DEFORM), field=name, equals=3) for name in ("kernel_h", "kernel_w")),
+    rules=tuple(
+        Rule(when="mode", values=(mode,), field=name, minimum=least, maximum=WINDOW_MAX)
+        for mode, least in ((DW_CONV, 1), (DW_DEFORM, WINDOW_MAX))
+        for name in ("kernel_h", "kernel_w")
+    ),
 )
 
-INSTRUCTIONS = InstructionSet(core="deform", version=1, operations=(LOAD, STORE, PW, DW))
+INSTRUCTIONS = InstructionSet(core="deform", version=2, operations=(LOAD, STORE, PW, DW))

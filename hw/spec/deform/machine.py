@@ -14,7 +14,16 @@ import numpy as np
 from hw.spec.deform import addresses
 from hw.spec.deform.addresses import ADDR_MASK
 from hw.spec.deform.arch import LANES, ROW_BANKS, DeformArch
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, DW_MAX, MERGE_ZIP, SPACES
+from hw.spec.deform.instructions import (
+    DW_CONV,
+    DW_DEFORM,
+    DW_MAX,
+    MERGE_ADD,
+    MERGE_ZIP,
+    SPACES,
+    TABLE_BYTES,
+    WINDOW_MAX,
+)
 from hw.spec.fixed import Rounding
 from hw.spec.isa import Instruction
 from hw.spec.machine import CoreError, Machine
@@ -106,8 +115,15 @@ class DeformMachine(Machine):
         shift = sign_extend(records[:, 6].astype(np.int64), 6)
         scaled = (acc + bias) * multiplier
         codes = shift_saturating(scaled, np.broadcast_to(shift, acc.shape), ROUNDINGS[i["rounding"]])
-        # Where the clips cross, the lower one wins.
-        return np.maximum(np.minimum(codes, i["clip_hi"]), i["clip_lo"]).astype(np.uint8)
+        return self._table(i, clipped(codes, i["clip_lo"], i["clip_hi"]))
+
+    def _table(self, i: Instruction, results: np.ndarray) -> np.ndarray:
+        """Bytes through the instruction's table, if it has one; BUFFER_RANGE where the core has no such table."""
+        if not i["table"]:
+            return results
+        if i["table"] > self.arch.tables:
+            raise CoreError(ErrorCode.BUFFER_RANGE)
+        return self.chip["tbl"].reshape(-1, TABLE_BYTES)[i["table"] - 1][results]
 
     # PW -----------------------------------------------------------------------------------------------------------------
 
@@ -148,13 +164,20 @@ class DeformMachine(Machine):
         return sign_extend(16 * high + low if wide else np.concatenate([low, high], axis=1), 32)
 
     def _pw_merge(self, i: Instruction, word: int, y: np.ndarray) -> None:
-        """Write one output word of every pixel, y (pixels, 16), alone or zipped with the left half."""
+        """Write one output word of every pixel, y (pixels, 16), alone, added to the residual or zipped with the left half."""
+        if i["merge"] == MERGE_ADD:
+            y = self._pw_add(i, y, self._read_chip("fm", addresses.pw_merged(i, word)))
         if i["merge"] != MERGE_ZIP:
             return self._write_chip("fm", addresses.output(i, word), y)
-        left = self._read_chip("fm", addresses.pw_left(i, word))
+        left = self._read_chip("fm", addresses.pw_merged(i, word))
         zipped = np.stack([left, y], axis=2).reshape(len(y), 2 * LANES)
         self._write_chip("fm", addresses.output(i, 2 * word), zipped[:, :LANES])
         self._write_chip("fm", addresses.output(i, 2 * word + 1), zipped[:, LANES:])
+
+    def _pw_add(self, i: Instruction, y: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        """Sum of two words of bytes, read alike and clipped."""
+        total = operand(y, i["merge_unsigned"]) + operand(residual, i["merge_unsigned"])
+        return clipped(total, i["merge_lo"], i["merge_hi"])
 
     # DW -----------------------------------------------------------------------------------------------------------------
 
@@ -195,15 +218,25 @@ class DeformMachine(Machine):
         if i["mode"] == DW_MAX:
             return np.where(inside[:, :, None], taps, -256).max(axis=1)
         if i["mode"] in (DW_CONV, DW_DEFORM):
-            weights = self._read_chip("par", i["weight_addr"] + 9 * word + np.arange(9))
-            return (taps * operand(weights, 0)).sum(axis=1)
+            return (taps * self._dw_weights(i, word)).sum(axis=1)
         return sign_extend(taps.sum(axis=1), 32)
+
+    def _dw_weights(self, i: Instruction, word: int) -> np.ndarray:
+        """Weights (taps, 16) of a channel word in the order of the taps; rows beyond the window meet taps that are zero."""
+        words = self._read_chip("par", i["weight_addr"] + WINDOW_MAX**2 * word + np.arange(WINDOW_MAX**2))
+        grid = operand(words, 0).reshape(WINDOW_MAX, WINDOW_MAX, LANES)
+        return grid[:, : i["kernel_w"]].reshape(-1, LANES)
 
 
 def sign_extend(values: np.ndarray, bits: int) -> np.ndarray:
     """The low ``bits`` of int64 values as two's complement."""
     half = 1 << (bits - 1)
     return ((values + half) & ((1 << bits) - 1)) - half
+
+
+def clipped(codes: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Codes between two clips, as bytes; where the clips cross, the lower one wins."""
+    return np.maximum(np.minimum(codes, high), low).astype(np.uint8)
 
 
 def operand(words: np.ndarray, unsigned: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Cycles of a DW instruction, from ``start`` to ``done``, exactly.
 
 Three activities overlap: parameter words are read for one channel word after the other into one of two slots, tap columns are
-issued back to back for a channel word whose parameters are there, and results leave the pipeline ``PIPELINE`` cycles later. A
+issued back to back for a channel word whose parameters are there, and results leave the pipeline ``pipeline_cycles`` later. A
 slot is free for the next but one channel word ``RELEASE`` cycles after its owner's last tap column.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from hw.spec.deform.arch import DeformArch
 from hw.spec.deform.instructions import DW_CONV, DW_DEFORM
-from hw.spec.deform.latency import MEMORY_READ, REQUANTISE
+from hw.spec.deform.latency import MEMORY_READ, result_cycles
 from hw.spec.isa import Instruction
 
 RECORD_WORDS = 8
 """Parameter words with the requantise records of 16 channels."""
 
 WEIGHT_WORDS = 9
-"""Parameter words with the 3 x 3 weights of 16 channels."""
+"""Parameter words with the weights of 16 channels; all are read, also for a window smaller than 3 x 3."""
 
 START = 1
 """Start to the first parameter read leaving the loader."""
@@ -39,19 +39,21 @@ WRITE = 1
 RELEASE = OFFSET_FETCH + TAP_ADDRESS + ROW_READ
 """Last tap column of a channel word issued to its parameter slot free: when its row data arrives."""
 
-PIPELINE = RELEASE + LANE + REQUANTISE + WRITE
-"""Last tap column of a pixel issued to its word presented to the feature memory."""
-
 WEIGHTED_MODES = (DW_CONV, DW_DEFORM)
 """Modes that read weights."""
 
 
+def pipeline_cycles(arch: DeformArch) -> int:
+    """Last tap column of a pixel issued to its word presented to the feature memory."""
+    return RELEASE + LANE + result_cycles(arch) + WRITE
+
+
 def dw_cycles(instruction: Instruction, arch: DeformArch) -> int:
-    """Cycles from ``start`` to ``done``; the same for every data and every ``arch``."""
+    """Cycles from ``start`` to ``done``; the same for all data."""
     loads = RECORD_WORDS + (WEIGHT_WORDS if instruction["mode"] in WEIGHTED_MODES else 0)
     columns = -(-instruction["kernel_h"] // 3) * instruction["kernel_w"]
     steps = instruction["out_rows"] * instruction["out_cols"] * columns
-    return START + loads + _last_word_issued(instruction["words"] - 1, loads, steps) + steps + PIPELINE
+    return START + loads + _last_word_issued(instruction["words"] - 1, loads, steps) + steps + pipeline_cycles(arch)
 
 
 def _last_word_issued(words: int, loads: int, steps: int) -> int:

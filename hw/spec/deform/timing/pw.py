@@ -8,8 +8,8 @@ where a merge reads the feature memory, from using its read port at the same tim
 from __future__ import annotations
 
 from hw.spec.deform.arch import LANES, DeformArch
-from hw.spec.deform.instructions import MERGE_ZIP
-from hw.spec.deform.latency import CELL, MEMORY_READ, REQUANTISE
+from hw.spec.deform.instructions import MERGE_ADD, MERGE_NONE, MERGE_ZIP
+from hw.spec.deform.latency import ADD, CELL, MEMORY_READ, result_cycles
 from hw.spec.isa import Instruction
 
 SLOT = LANES
@@ -27,8 +27,15 @@ SELECT = 2
 ACCUMULATED = ISSUE + MEMORY_READ + CELL
 """Cycles from a K-step's control state until it shows in the accumulators of row 0."""
 
-MERGE_READ = SELECT + REQUANTISE - MEMORY_READ
-"""Cycles from asking for an array row to the read of the word that is merged with it."""
+
+def merge_read(arch: DeformArch) -> int:
+    """Cycles from asking for an array row to the read of the word that is merged with it."""
+    return SELECT + result_cycles(arch) - MEMORY_READ
+
+
+def word_cycles(merge: int) -> int:
+    """Cycles in which the drain asks for a word: a zip writes two for it."""
+    return 2 if merge == MERGE_ZIP else 1
 
 
 def words_per_tile(arch: DeformArch, wide: bool) -> int:
@@ -48,25 +55,25 @@ def setup_cycles(arch: DeformArch) -> int:
     return max(1, complete - used)
 
 
-def gap_cycles(arch: DeformArch, words: int, merging: bool) -> int:
+def gap_cycles(arch: DeformArch, words: int, merge: int) -> int:
     """Cycles between the K loops of two pixel tiles with ``words`` output words."""
-    if merging:
+    if merge != MERGE_NONE:
         # The next loop's first read comes one cycle into it, after the merge read of the tile's last word.
-        last = (arch.rows * words - 1) * 2
-        return ACCUMULATED + last + MERGE_READ - 1
+        last = (arch.rows * words - 1) * word_cycles(merge)
+        return ACCUMULATED + last + merge_read(arch) - 1
     # Row r is read for the last time rows * words cycles on; the next loop reaches it r cycles after row 0.
     return arch.rows * (words - 1)
 
 
-def tail_cycles(pixels: int, words: int, merging: bool) -> int:
+def tail_cycles(arch: DeformArch, pixels: int, words: int, merge: int) -> int:
     """Cycles from the last K-step of a tile with ``pixels`` real pixels to the cycle after its last write."""
-    return ACCUMULATED + SELECT + REQUANTISE + pixels * words * (2 if merging else 1)
+    merging = ADD if merge == MERGE_ADD else 0
+    return ACCUMULATED + SELECT + result_cycles(arch) + merging + pixels * words * word_cycles(merge)
 
 
 def pw_cycles(instruction: Instruction, arch: DeformArch) -> int:
     """Cycles of a PW instruction on ``arch``; exact."""
     i = instruction
-    merging = i["merge"] == MERGE_ZIP
     steps = SLOT * i["kernel_h"] * i["kernel_w"] * i["in_words"]
     pixels = i["out_rows"] * i["out_cols"]
     tiles = -(-pixels // arch.rows)
@@ -75,8 +82,8 @@ def pw_cycles(instruction: Instruction, arch: DeformArch) -> int:
     def tile(words: int) -> int:
         if not words:
             return 0
-        loops = tiles * steps + (tiles - 1) * gap_cycles(arch, words, merging)
-        return setup_cycles(arch) + loops - 1 + tail_cycles(last_pixels, words, merging)
+        loops = tiles * steps + (tiles - 1) * gap_cycles(arch, words, i["merge"])
+        return setup_cycles(arch) + loops - 1 + tail_cycles(arch, last_pixels, words, i["merge"])
 
     per_tile = words_per_tile(arch, bool(i["wide_weights"]))
     full, rest = divmod(i["out_words"], per_tile)

@@ -1,7 +1,8 @@
 """Cycles of LOAD and STORE from start to done, run alone on a memory of fixed latency: an exact recurrence over bursts.
 
 The memory: addresses are always accepted; the first beat of a read whose address was accepted in cycle t is valid in cycle
-t + read_latency, or when the last burst's time is over if that is later; a beat takes ``beat_interval`` cycles. A write's
+t + read_latency, or when the last burst's time is over if that is later; a beat takes ``beat_interval`` cycles, or more where
+it is accepted later than that, and the next is valid in the cycle after. A write's
 response is valid ``write_latency`` cycles after its last beat was accepted.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hw.spec.arch import WORD_BYTES, Arch
+from hw.spec.deform.instructions import SPACES
+from hw.spec.deform.latency import TABLE_PARTS
 from hw.spec.isa import Instruction
 
 BOUNDARY_WORDS = 4096 // WORD_BYTES
@@ -30,7 +33,7 @@ ADDRESS = 1
 """From a burst's issue to its address on the bus."""
 
 LOAD_END = 4
-"""Last beat to done: data register, idle, judge, done."""
+"""Last beat to done: data register, idle, judge, done; the table memories hold a word longer in the data register."""
 
 STORE_BEAT = 2
 """From a burst's issue to the cycle in which its first word is taken."""
@@ -84,16 +87,36 @@ class _Issue:
         self._in_flight.append(cycle)
 
 
+class _Beats:
+    """When the beats of reads are accepted: each stays in the data register for ``hold`` cycles. ``last``: of the last beat."""
+
+    def __init__(self, memory: MemoryTiming, hold: int) -> None:
+        self._interval, self._hold = memory.beat_interval, hold
+        self._free = 0
+        self.last = -hold
+
+    def burst(self, due: int, beats: int) -> None:
+        """A burst whose first beat is valid in cycle ``due``, if those before it are over."""
+        if self._hold == 1:
+            # Each beat is accepted when it is valid.
+            self._free = max(due, self._free) + beats * self._interval
+            self.last = self._free - self._interval
+            return
+        for _ in range(beats):
+            valid = max(due, self._free, self.last + 1)
+            self._free = valid + self._interval
+            self.last = max(valid, self.last + self._hold)
+
+
 def load_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bases: Sequence[int]) -> int:
     """Cycles of a LOAD that ends without an error; ``bases`` are the regions' base addresses in bytes."""
-    issue, free, last = _Issue(arch), 0, 0
+    hold = TABLE_PARTS if SPACES[instruction["space"]] == "tbl" else 1
+    issue, received = _Issue(arch), _Beats(memory, hold)
     for word in _runs(instruction, "LOAD", bases):
         for issued, beats in issue.run(word, instruction["n0"]):
-            first = max(issued + ADDRESS + memory.read_latency, free)
-            free = first + beats * memory.beat_interval
-            last = free - memory.beat_interval
-            issue.retired(last)
-    return last + LOAD_END
+            received.burst(issued + ADDRESS + memory.read_latency, beats)
+            issue.retired(received.last)
+    return received.last + hold - 1 + LOAD_END
 
 
 def store_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bases: Sequence[int]) -> int:

@@ -1,0 +1,88 @@
+"""Whole networks, from torch to the simulated core, equal at every link: every layer type, ResNet-20, a MobileNetV2-like one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hw.sim.build import SimulationBuild
+from hw.spec.deform import DeformArch
+from sw.compiler import compile_graph
+from sw.flow.chain import Report
+from sw.flow.verify import Simulation, Variant, verify
+from sw.graph import IntegerGraph
+from sw.models.mobilenet import SmallMobileNet
+from sw.models.resnet import PreActResNet, resnet20
+from sw.quant import Recipe, codes_of, export, quantize_model
+from tests.e2e.every_layer import LAYERS, EveryLayer
+
+WIDE = {"weight_bits": 8, "first_layer_weight_bits": 8}
+
+
+def images(count: int, side: int, seed: int) -> Tensor:
+    """Smooth random images (count, 3, side, side): neighbouring pixels are alike, as in photographs."""
+    noise = torch.randn(count, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(noise, size=(side, side), mode="bilinear") * 1.5
+
+
+def settled(make: Callable[[], nn.Module], side: int) -> nn.Module:
+    """Random weights; BatchNorms that know the images and have coefficients of both signs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        net = make()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+                module.weight.data.uniform_(0.5, 1.5).mul_(torch.randint(0, 2, module.weight.shape) * 2 - 1)
+                module.bias.data.normal_(0, 0.3)
+        with torch.no_grad():
+            net.train()(images(32, side, 1))
+    return net.eval()
+
+
+def chain(make: Callable[[], nn.Module], side: int, arch: DeformArch, recipe: Recipe, simulation: Simulation,
+          count: int = 2) -> tuple[IntegerGraph, Report]:
+    """The graph, and the report of all links; asserted to be equal, and its tensors to be alive."""
+    model = quantize_model(settled(make, side), recipe)
+    model.calibrate([images(32, side, 2)])
+    x = images(count, side, 3)
+    graph = export(model, x)
+    trace = {name: codes.numpy() for name, codes in model.trace(x).items()}
+    program = compile_graph(graph, arch)
+    report = verify(graph, program, {graph.inputs[0]: codes_of(model, x)}, torch_trace=trace, simulation=simulation)
+    assert report.first == [] and report.ok
+    assert all(link.compared > 1000 for link in report.links.values())
+    assert report.timing is not None and report.timing.compared == count * program.instruction_count
+    alive = [life for life in report.alive if life.codes >= 1000]
+    assert len(alive) > 3 and max(life.zero for life in alive) < 0.95 and max(life.saturated for life in alive) < 0.5
+    return graph, report
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(batch_norm="layer", activation_bits=6, **WIDE)], ids=["fold", "layer"])
+def test_every_layer_type(recipe: Recipe, core_build: SimulationBuild, core_arch: DeformArch) -> None:
+    simulation = Simulation(build=core_build, variants=(Variant(name="other state", images=1, state_seed=9),))
+    graph, report = chain(EveryLayer, 12, core_arch, recipe, simulation)
+    assert LAYERS <= {node.operation.op for node in graph.nodes}
+    assert report.links["machine_rtl"].compared > 50_000
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Recipe]] = {
+    "resnet20": (resnet20, Recipe()),
+    "resnet20_wide_weights": (resnet20, Recipe(**WIDE)),
+    "mobilenet": (SmallMobileNet, Recipe()),
+    "mobilenet_silu": (partial(SmallMobileNet, activation=nn.SiLU), Recipe(batch_norm="layer")),
+    "preact": (partial(PreActResNet, blocks=1), Recipe()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_at_full_width(name: str) -> None:
+    """32 x 32 images on the default core."""
+    make, recipe = NETWORKS[name]
+    _, report = chain(make, 32, DeformArch(), recipe, Simulation())
+    assert report.links["machine_rtl"].compared > 500_000
