@@ -146,7 +146,7 @@ class Generator:
     def pw(self, **changes: int) -> bytes:
         words, kernel_h, kernel_w = self.between(1, 2), self.between(1, 3), self.between(1, 3)
         stride, pad_top, pad_left = self._stride(), self.below(2), self.below(2)
-        out_rows, out_cols, wide = self.between(1, 4), self.between(1, 4), self.below(2)
+        out_rows, out_cols, wide = self.between(1, 4), self.between(1, 4), changes.get("wide_weights", self.below(2))
         rows, cols = self.between(1, 6), self.between(1, 6)
         taps = kernel_h * kernel_w * words * 16
         per_tile = self.arch.cells // 16 * (1 if wide else 2)

@@ -21,7 +21,7 @@ from sw.quant.layers import (
     QuantLinear,
     QuantScale,
 )
-from sw.quant.lower import INPUT, WEIGHTED, Draft, Lowered, Problem, lower
+from sw.quant.lower import FOLDING, INPUT, WEIGHTED, Draft, Lowered, Problem, lower
 from sw.quant.model import QuantModel, Step
 from sw.quant.points import weight_point
 from sw.quant.recipe import LayerRecipe, Recipe
@@ -79,7 +79,7 @@ def quantize_model(model: nn.Module, recipe: Recipe | None = None) -> QuantModel
 
 
 def _layers(lowered: Lowered, groups: dict[str, str], recipe: Recipe) -> dict[str, QuantOp]:
-    first = next((d for d in lowered.drafts if d.kind in WEIGHTED), None)
+    first = next((d for d in lowered.drafts if d.kind in FOLDING), None)  # a BatchNorm of the input is not meant
     offsets = offset_groups(lowered, groups, "deform")
     made: dict[str, QuantOp] = {}
     for draft in lowered.drafts:

@@ -173,6 +173,8 @@ class Walk:
             if place in self.used:
                 return self._refuse(place, type(module).__name__, "is called more than once", "make one layer per use")
             self.used.add(place)
+        if kind == "deform_conv" and len(_in_order(node)) != 2:
+            return self._refuse(place, type(module).__name__, "multiplies its samples by a mask", "leave the mask out")
         if kind == "linear":
             if node.all_input_nodes[0] not in self.flat:
                 return self._refuse(place, "Linear", "reads a map of pixels", "put nn.Flatten() in front of it")

@@ -146,6 +146,14 @@ def test_tables_stay_until_their_place_is_needed() -> None:
         assert len({i["offset"] for i in found}) == 3, "equal tables stand in memory once"
 
 
+def test_a_core_without_tables_runs_everything_else() -> None:
+    build = Builder(2)
+    build.input("x", (17, 4, 4))
+    build.clip("out", build.sum("s", build.scale("n", build.conv("c", "x", 17)), "x"), -99, 99)
+    program, _ = compare(build.graph("out"), replace(ARCH, tables=0))
+    assert {i["table"] for i in steps(program)} == {0} and not loads(program, "tbl")
+
+
 def test_the_table_memory_is_used_in_turn() -> None:
     emitter = Emitter(replace(ARCH, tables=2))
     a, b, c = (np.full(256, value) for value in range(3))

@@ -23,7 +23,7 @@ def good():
     return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
 def bad():
-    return nn.Sequential(nn.Conv2d(1, 16, 3, dilation=2), nn.PReLU(), nn.ConvTranspose2d(16, 16, 2), nn.GroupNorm(4, 16))
+    return nn.Sequential(nn.Conv2d(1, 16, 3, padding_mode="reflect"), nn.PReLU(), nn.ConvTranspose2d(16, 16, 2), nn.GroupNorm(4, 16))
 
 def big():
     return nn.Sequential(nn.Conv2d(1, 256, 11), nn.ReLU(), nn.Conv2d(256, 32, 7), nn.ReLU())

@@ -17,7 +17,6 @@ from brevitas.quant import (
 )
 from torch import Tensor, nn
 
-from hw.spec.deform import DeformArch
 from hw.spec.fixed import Rounding
 from sw.compiler import compile_graph
 from sw.quant.brevitas import (
@@ -29,9 +28,9 @@ from sw.quant.brevitas import (
 )
 from sw.quant.multiplier import Staircase, fit, record
 from sw.runtime import open_device
+from tests.e2e.tiny import ARCH
 from tests.quant.brevitas_models import FixedPointNet, FloatScaleNet, identity, relu, trained
 
-ARCH = DeformArch(rows=2, feature_words=1024, row_words=64, weight_words=1024, parameter_words=256, burst_beats=16)
 SHAPES = {FixedPointNet: (3, 16, 16), FloatScaleNet: (3, 10, 10)}
 
 
@@ -138,6 +137,8 @@ def test_what_differs_is_told_and_no_more():
     for name, (count, largest, _) in wrong.items():
         assert count == 0 or (name in told and largest <= told[name].largest)
     assert "mean" not in told and wrong["mean"][0] == 0
+    span = np.abs(graph.nodes[0].operation.weight).sum() * (found.input_range[1] - found.input_range[0])
+    assert told["first"].accumulators == span + 16  # every accumulator of 16 channels, of either sign
 
 
 def wanted_code(stair: Staircase, acc: int) -> int:

@@ -10,7 +10,8 @@ import torch
 
 from hw.spec.fixed import Rounding
 from hw.spec.ops import Conv2d, DeformConv2d, DeformDepthwiseConv2d, Requant, identity_requant
-from sw.quant import deform_conv2d
+from sw.quant import codes_of, deform_conv2d, export, quantize_model, unsupported
+from sw.quant.deform import DeformConv2d as DeformLayer
 from sw.quant.emulate import Geometry, deform_conv_codes
 from sw.quant.primitives import SquareDeform, square_deform
 
@@ -198,3 +199,34 @@ def test_general_gradients_against_finite_differences() -> None:
         return deform_conv2d(a, b, c, d, stride=2, padding=1, mask=e)
 
     assert torch.autograd.gradcheck(operator, (x, offset, weight, bias, mask))
+
+
+class Foreign(torch.nn.Module):
+    """Stands for the layer of torchvision: its name and module, its attributes, and an optional mask."""
+
+    def __init__(self, masked: bool) -> None:
+        super().__init__()
+        kind = type("DeformConv2d", (DeformLayer,), {"__module__": "torchvision.ops.deform_conv", "forward": masked_forward})
+        self.offset, self.mask = torch.nn.Conv2d(3, 18, 3, padding=1), torch.nn.Conv2d(3, 9, 3, padding=1)
+        self.deform, self.masked = kind(3, 8, 3, padding=1), masked
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.deform(x, self.offset(x), self.mask(x)) if self.masked else self.deform(x, self.offset(x))
+
+
+def masked_forward(self, x, offset, mask=None):
+    return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+
+
+def test_the_layer_of_torchvision_is_known_and_its_mask_refused() -> None:
+    torch.manual_seed(6)
+    net, x = Foreign(False).eval(), torch.randn(4, 3, 8, 8)
+    model = quantize_model(net)
+    assert torch.allclose(model(x), net(x), atol=1e-5)
+    model.calibrate([x])
+    graph = export(model, x)
+    ours, theirs = model.trace(x), graph.trace({"input": codes_of(model, x)})
+    assert graph.nodes[-1].operation.op == "deform_conv2d" and theirs["deform"].size == 2048
+    assert all(np.array_equal(ours[name].numpy(), codes) for name, codes in theirs.items())
+    assert Foreign(True)(x).shape == (4, 8, 8, 8)
+    assert [(p.place, p.reason) for p in unsupported(Foreign(True))] == [("deform", "multiplies its samples by a mask")]

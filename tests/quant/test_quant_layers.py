@@ -269,6 +269,11 @@ def test_every_norm_is_a_layer_where_the_recipe_says_so(images: Images) -> None:
     assert compare(own, export(own, images(4, 2)), images(4, 2)) > 2000
 
 
+def test_the_first_layer_is_the_first_with_weights(images: Images) -> None:
+    model = quantize_model(LAYERS["own_norm_of_input"][0](), Recipe(weight_bits=3, first_layer_weight_bits=7))
+    assert {name: layer.point.width for name, layer in model.quant_layers()} == {"0": 8, "2": 7}
+
+
 def test_an_own_norm_follows_the_batch_in_training_only(images: Images) -> None:
     net = Net(lambda m, x: m.a(torch.relu(x)), a=nn.BatchNorm2d(16))
     model = quantize_model(net)

@@ -67,7 +67,7 @@ def _legal_values(operation: Operation, rng: random.Random) -> dict[str, int]:
               for field in HEADER[2:] + operation.fields}  # fmt: skip
     for rule in operation.rules:
         if values[rule.when] in rule.values:
-            values[rule.field] = rule.equals
+            values[rule.field] = rng.randint(rule.minimum, rule.maximum)
     return values
 
 
@@ -115,6 +115,11 @@ def test_every_field_is_checked_at_its_limits():
                 if not field.type_min <= value <= field.type_max:
                     continue
                 values = {**_legal_values(operation, rng), field.name: value}
+                cases.append((_encode_raw(operation, values), {"blocked": 0}))
+        for rule in operation.rules:
+            for value in (rule.minimum - 1, rule.minimum, rule.maximum, rule.maximum + 1, rule.maximum | 128):
+                legal = _legal_values(operation, rng) | {other.field: other.maximum for other in operation.rules}
+                values = legal | {rule.when: rule.values[0], rule.field: value}
                 cases.append((_encode_raw(operation, values), {"blocked": 0}))
     dut = InstructionChecker(instructions=INSTRUCTIONS)
     expected = [_expected(data, 0) for data, _ in cases]
