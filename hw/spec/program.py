@@ -61,7 +61,8 @@ class Region:
 class TensorLayout:
     """Where a tensor lies on the device and how its words map to logical channels.
 
-    The device stores (H, W, words, 16) bytes; ``slots[i]`` is the logical channel of slot i, or -1 for a pad, which is zero.
+    The device stores (H, W, words, 16) bytes; ``slots[i]`` is the logical channel of slot i, or -1 for a pad. Pads of inputs are
+    zero; what a program leaves in other pads is of no matter.
     """
 
     name: str

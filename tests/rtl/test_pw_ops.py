@@ -118,6 +118,8 @@ def build(layer: Layer, arch: DeformArch, rng: np.random.Generator) -> tuple[Job
         "clip_lo": conv.requant.lo, "clip_hi": conv.requant.hi,
     }  # fmt: skip
     if layer.table:
+        # Channels that pad a word come out as the table's entry of 0, so there are none.
+        assert layer.channels[1] % LANES == 0
         fields["table"] = layer.table
         values = ENTRIES.reshape(-1, 256)[layer.table - 1].astype(np.int64)
         y = Table(values=values if layer.relu else (values + 128) % 256 - 128)(y)
@@ -152,8 +154,8 @@ LAYERS = {
     "residual": Layer(channels=(32, 48), size=(3, 2), add=(-128, 127)),
     "residual of unsigned bytes": Layer(channels=(16, 20), size=(4, 4), kernel=3, padding=1, relu=True, add=(0, 255)),
     "residual, no sum clipped": Layer(channels=(16, 16), size=(2, 2), add=(-256, 255)),
-    "table": Layer(channels=(20, 40), size=(3, 2), table=1, relu=True),
-    "residual behind a table": Layer(channels=(16, 33), size=(3, 2), table=2, add=(-100, 90), weight_bits=8),
+    "table": Layer(channels=(20, 48), size=(3, 2), table=1, relu=True),
+    "residual behind a table": Layer(channels=(16, 32), size=(3, 2), table=2, add=(-100, 90), weight_bits=8),
     "shuffle, 8-bit weights": Layer(channels=(16, 32), size=(2, 3), zip=True, weight_bits=8, unsigned=True),
 }  # fmt: skip
 
