@@ -10,7 +10,19 @@ import numpy as np
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import DW_MAX
 from hw.spec.fixed import FixedFormat
-from hw.spec.ops import Add, Clip, Concat, DeformDepthwiseConv2d, MaxPool2d, Shuffle, ShuffleJoin, Slice, Table, Upsample2x
+from hw.spec.ops import (
+    Add,
+    Clip,
+    Concat,
+    DeformConv2d,
+    DeformDepthwiseConv2d,
+    MaxPool2d,
+    Shuffle,
+    ShuffleJoin,
+    Slice,
+    Table,
+    Upsample2x,
+)
 from sw.compiler.problems import Problem
 from sw.compiler.proof import prove_dw, prove_pw
 from sw.compiler.shapes import output_shape
@@ -64,6 +76,9 @@ def check_tensors(graph: IntegerGraph) -> list[Problem]:
 
 def check_node(node: Node, graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
     """Problems of one node by itself; a node that has some becomes no step."""
+    if isinstance(node.operation, DeformConv2d):
+        reason = "the core samples whole pixels of a square grid, not fractional offsets"
+        return [_problem(node.name, reason, "use SquareDeform, or run the graph on the host")]
     try:
         shape = output_shape(node.operation, [graph.tensors[t].shape for t in node.inputs])
     except ValueError as error:

@@ -1,9 +1,10 @@
 """Fixed-point training in torch: learned binary points, exact emulation, export to an integer graph."""
 
 from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
-from sw.quant.deform import deform_conv2d
+from sw.quant.deform import DeformConv2d, deform_conv2d
 from sw.quant.export import codes_of, export
 from sw.quant.fake import fake_quantize
+from sw.quant.guard import InexactBackendError
 from sw.quant.lower import Problem
 from sw.quant.model import QuantModel
 from sw.quant.points import Mode
@@ -12,6 +13,8 @@ from sw.quant.recipe import LayerRecipe, Recipe, RecipeError
 
 __all__ = [
     "ChannelSplit",
+    "DeformConv2d",
+    "InexactBackendError",
     "LayerRecipe",
     "Mode",
     "Problem",

@@ -72,7 +72,7 @@ def test_an_operation_that_the_core_does_not_have() -> None:
     operation = DeformConv2d(weight=np.ones((2, 2, 1, 1)), requant=identity_requant(2, 0, 9), offset_frac=2)
     build.nodes.append(Node(name="d", operation=operation, inputs=("x", "s"), output="d"))
     build.conv("last", "d", 3)
-    assert "d: deform_conv2d is not an operation of this core" in one_problem(build.graph("last"))
+    assert "d: the core samples whole pixels of a square grid" in one_problem(build.graph("last"))
 
 
 def test_a_layer_that_does_not_fit_names_the_sizes() -> None:
