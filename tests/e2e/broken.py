@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hw.spec.deform.instructions import INSTRUCTIONS
 from hw.spec.isa import HEADER, INSTRUCTION_BYTES, seal
 from hw.spec.program import Program, build_image
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
@@ -114,12 +115,12 @@ def _images(b: Breaker) -> Iterator[Broken]:
 def _instructions(b: Breaker) -> Iterator[Broken]:
     dw, pw, load = b.first("DW"), b.first("PW"), b.first("LOAD")
     yield b.resealed("unknown opcode", pw + 1, 0, b"\x7f", ErrorCode.OPCODE, pw)
-    yield b.resealed("another table version", pw + 1, 1, b"\2", ErrorCode.INSTRUCTION_VERSION, pw)
+    yield b.resealed("another table version", pw + 1, 1, bytes([INSTRUCTIONS.version + 1]), ErrorCode.INSTRUCTION_VERSION, pw)
     yield b.resealed("a reserved bit", load + 1, 59, b"\x80", ErrorCode.RESERVED, load)
     yield b.illegal(pw, "stride", 9)
     yield b.illegal(pw, "in_words", 0)
     yield b.illegal(pw, "flags", 1)
-    yield b.illegal(dw, "kernel_w", 2)
+    yield b.illegal(dw, "kernel_w", 4)
     yield b.illegal(dw, "rounding", 3)
     yield b.altered(load, ErrorCode.TOKEN, wait=1 << 15)
     yield b.altered(dw, ErrorCode.BUFFER_RANGE, row0_addr=BIG)

@@ -129,6 +129,7 @@ def random_jobs(arch: DeformArch, seed: int, count: int, legal: bool = True) -> 
             ends = (("out_addr", 512), ("in_addr", 512), ("weight_addr", 2048), ("param_addr", 256), ("table", 5))
             name, size = ends[len(jobs) % len(ends)]
             fields[name] = size - int(rng.integers(1, 3))
+            fields["out_pitch"] = 2 * fields["out_words"]  # the machine stops before it could tell that words overlap
         # A missing table ends the machine's run before it writes: whether words overlap is told by the run without a table.
         harmless = fields["table"] <= arch.tables or judged(arch, fields | {"table": 0}, chip) == (True, True)
         if judged(arch, fields, chip) == (legal, True) and harmless:

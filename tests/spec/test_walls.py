@@ -26,7 +26,11 @@ MAY_SEE = {
 }
 """Folder or file to the packages of ours that it may import."""
 
-ONLY_UNDER = {"torch": ("sw/", "tests/", "bench/"), "amaranth": ("hw/rtl/", "hw/sim/", "boards/", "tests/", "bench/")}
+ONLY_UNDER = {
+    "torch": ("sw/", "tests/", "bench/"),
+    "amaranth": ("hw/rtl/", "hw/sim/", "boards/", "tests/", "bench/"),
+    "brevitas": ("sw/quant/brevitas/", "tests/", "bench/"),
+}
 """Third-party package to the only places that may import it."""
 
 BASE = {"numpy", "rich", "typer"}
@@ -104,6 +108,7 @@ def test_spec_imports_numpy_and_the_standard_library_only() -> None:
         ("sw/runtime/a.py", "import hw.sim.loop"),
         ("hw/rtl/a.py", "import torch"),
         ("sw/flow/a.py", "from amaranth import Module"),
+        ("sw/quant/a.py", "import brevitas.nn"),
     ],
 )
 def test_a_breach_is_seen(tmp_path: Path, place: str, line: str) -> None:

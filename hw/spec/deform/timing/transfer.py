@@ -110,9 +110,10 @@ class _Beats:
 
 def load_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bases: Sequence[int]) -> int:
     """Cycles of a LOAD that ends without an error; ``bases`` are the regions' base addresses in bytes."""
+    runs = _runs(instruction, "LOAD", bases)
     hold = TABLE_PARTS if SPACES[instruction["space"]] == "tbl" else 1
     issue, received = _Issue(arch), _Beats(memory, hold)
-    for word in _runs(instruction, "LOAD", bases):
+    for word in runs:
         for issued, beats in issue.run(word, instruction["n0"]):
             received.burst(issued + ADDRESS + memory.read_latency, beats)
             issue.retired(received.last)
@@ -140,6 +141,5 @@ def _runs(instruction: Instruction, name: str, bases: Sequence[int]) -> Iterator
     if instruction.name != name:
         raise ValueError(f"the instruction must be a {name}, not a {instruction.name}")
     start = bases[instruction["region"]] // WORD_BYTES + instruction["offset"]
-    for plane in range(instruction["n2"]):
-        for run in range(instruction["n1"]):
-            yield start + plane * instruction["stride2"] + run * instruction["stride1"]
+    planes, runs = range(instruction["n2"]), range(instruction["n1"])
+    return (start + plane * instruction["stride2"] + run * instruction["stride1"] for plane in planes for run in runs)
