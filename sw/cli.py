@@ -26,8 +26,8 @@ app = typer.Typer(
 demo = typer.Typer(help="Whole chains that really run.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(demo, name="demo")
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)  # a place such as FILE.py:NAME: is no name of a picture
+errors = Console(stderr=True, emoji=False)
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.", metavar="FILE")]
 ArchOption = Annotated[str, typer.Option("--arch", help="Architecture: a .json or .toml file, or 'default'.")]
@@ -153,21 +153,28 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of weights and order.")] = None,
 ) -> Result:
     """Train a model in float and then in fixed point, on data of your own; interrupted runs go on where they stopped."""
-    from sw.flow.train import Sources, load_config, train_run
+    from sw.flow.train import RECIPE, Sources, load_config, train_run
 
     given = {"float_epochs": float_epochs, "fixed_epochs": fixed_epochs, "seed": seed}
-    text = "" if recipe is None else recipe.read_text(encoding="utf-8")
-    sources = Sources(model=model, data=data, recipe=text, config=load_config(config, given), loss=loss, metric=metric)
+    text, name = ("", RECIPE) if recipe is None else (recipe.read_text(encoding="utf-8"), str(recipe))
+    chosen = load_config(config, given)
+    sources = Sources(model=model, data=data, recipe=text, recipe_name=name, config=chosen, loss=loss, metric=metric)
     with _progress() as advance:
         result = train_run(
-            sources, out, lambda p: advance(f"training, {p.phase}", p.epoch, p.epochs, f", held-out score {p.accuracy:.1%}")
+            sources, out, lambda p: advance(f"training, {p.phase}", p.epoch, p.epochs, f", held-out {_score(p.accuracy, metric)}")
         )
+    scores = [_score(result[f"{phase}_accuracy"], metric) for phase in ("float", "fixed")]
     console.print(
-        f"{escape(str(out))}: held-out score {result['float_accuracy']:.2%} in float, {result['fixed_accuracy']:.2%} in fixed point",
+        f"{escape(str(out))}: held-out {scores[0]} in float, {scores[1]} in fixed point",
         highlight=False,
         soft_wrap=True,
     )
     return result
+
+
+def _score(value: float, metric: str | None) -> str:
+    """A held-out score in words: only accuracy is known to be a fraction."""
+    return f"accuracy {value:.2%}" if metric is None else f"score {value:.5g}"
 
 
 @app.command()

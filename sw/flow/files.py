@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import sys
@@ -106,6 +107,39 @@ def load_function(spec: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{spec} must be a function or class, not {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def user_files(spec: str) -> list[Path]:
+    """The file of ``FILE.py:NAME`` and the files of its folder that it imports, and they in turn."""
+    first = source_file(spec).resolve()
+    found, todo = {first}, [first]
+    while todo:
+        for file in _imported(todo.pop(), first.parent) - found:
+            found.add(file)
+            todo.append(file)
+    return [first, *sorted(found - {first})]
+
+
+def _imported(path: Path, folder: Path) -> set[Path]:
+    """Files of a folder that a file's import statements name; none of a file that does not parse."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    places = [folder.joinpath(*name.split(".")) for name in names]
+    return {file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+
+
+def guarded_function(spec: str) -> Callable[..., Any]:
+    """A user's function whose errors name it."""
+    found = load_function(spec)
+    return lambda *arguments: _guarded(spec, lambda: found(*arguments))
 
 
 def load_maker(spec: str) -> Callable[[], Any]:

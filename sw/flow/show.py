@@ -66,6 +66,8 @@ def show_check(console: Console, target: str, result: CheckResult) -> None:
     for obstacle in result.obstacles:
         line = f"  {obstacle.place}: {obstacle.reason}; {obstacle.advice}"
         console.print(escape(line), highlight=False, soft_wrap=True)
+    if any(obstacle.stage == "quantise" for obstacle in result.obstacles):
+        console.print("  (what reads the results of these is looked at when they are gone)", highlight=False, soft_wrap=True)
 
 
 def show_proof(console: Console, result: Mapping[str, Any]) -> None:

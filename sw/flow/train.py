@@ -7,8 +7,9 @@ files that it was made with.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from hw.spec.program import write_atomically
 from sw.flow.commands import file_sha256, versions
-from sw.flow.files import load_function, load_maker, read_toml, save_json, source_file
+from sw.flow.files import guarded_function, load_maker, read_toml, save_json, user_files
 
 if TYPE_CHECKING:
     from sw.quant.train import Progress, TrainConfig, Trained, Trainer
@@ -41,6 +42,7 @@ class Sources:
     config: TrainConfig
     loss: str | None = None
     metric: str | None = None
+    recipe_name: str = RECIPE
 
     @property
     def specs(self) -> dict[str, str]:
@@ -56,13 +58,19 @@ class Sources:
         made = load_maker(self.data)()
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             raise ValueError(f"{self.data} must return (training batches, held-out batches), not {type(made).__name__}")
-        own = {name: load_function(spec) for name, spec in self.specs.items() if name in ("loss", "metric")}
-        data, recipe = Batches(train=made[0], test=made[1]), Recipe.from_toml_text(self.recipe, RECIPE)
+        own = {name: guarded_function(spec) for name, spec in self.specs.items() if name in ("loss", "metric")}
+        data, recipe = Batches(train=made[0], test=made[1]), Recipe.from_toml_text(self.recipe, self.recipe_name)
         return Trainer(load_maker(self.model), data, recipe, self.config, progress=tell, **own)
 
     def to_dict(self) -> dict[str, Any]:
-        files = {name: file_sha256(source_file(spec)) for name, spec in self.specs.items()}
+        files = {name: _digest(user_files(spec)) for name, spec in self.specs.items()}
         return {"sources": self.specs, "config": asdict(self.config), "files": files}
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 (hex) over the files' contents and their names, the folder's name left out."""
+    names = [path.relative_to(files[0].parent).as_posix() for path in files]
+    return hashlib.sha256(json.dumps([names, [file_sha256(path) for path in files]]).encode()).hexdigest()
 
 
 def load_config(path: Path | None, given: Mapping[str, Any]) -> TrainConfig:
@@ -90,6 +98,8 @@ def train_run(sources: Sources, out: Path, tell: Tell = lambda progress: None) -
     save_json(out / MANIFEST, {**about, "finished": False})
     resumed = _resume(trainer, out / CHECKPOINT)
     trained = trainer.run(out / CHECKPOINT)
+    if not (out / CHECKPOINT).is_file():  # no epoch was wanted
+        trainer.save(out / CHECKPOINT)
     assert trained is not None, "a training that is not told to stop runs to its end"
     save_json(out / HISTORY, [asdict(epoch) for epoch in trained.history])
     _draw(trained, out / CURVES)
@@ -111,7 +121,9 @@ def _check_same(out: Path, about: Mapping[str, Any], recipe: str) -> None:
         return
     before = _manifest(out)
     changed = [f"the file of the {name}" for name, digest in about["files"].items() if before["files"].get(name, digest) != digest]
-    changed += [f"the {name}" for name in ("sources", "config") if before[name] != about[name]]
+    for name in ("sources", "config"):
+        keys = sorted(before[name].keys() | about[name].keys())
+        changed += [f"{key} of the {name}" for key in keys if before[name].get(key) != about[name].get(key)]
     if (out / RECIPE).read_text(encoding="utf-8") != recipe:
         changed.append("the recipe")
     if changed:
@@ -120,6 +132,8 @@ def _check_same(out: Path, about: Mapping[str, Any], recipe: str) -> None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no training run: name a folder that 'bitloom train' wrote")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -163,6 +177,7 @@ def export_run(folder: Path, output: Path, inputs: Path | None = None, images: i
         "formats": {name: str(graph.tensors[name].fmt) for name in (*graph.inputs, *graph.outputs)},
     }
     if inputs is not None:
+        inputs.parent.mkdir(parents=True, exist_ok=True)
         with inputs.open("wb") as file:
             np.save(file, codes_of(trained.model, batch))
         result["inputs"] = {"file": str(inputs), "images": len(batch)}

@@ -108,6 +108,7 @@ def verify(
             f"the program was compiled for arch_id {program.arch.arch_id:016x}, not for the given {arch.arch_id:016x}: "
             "compile it for that architecture"
         )
+    _check_same_network(graph, program)
     codes = _first(inputs, graph, images)
     trace = graph.trace(codes)
     report = Report(links={}, images=len(next(iter(codes.values()))), hashes=_hashes(graph, program))
@@ -121,6 +122,23 @@ def verify(
     else:
         _run_devices(report, program, singles, trace, simulation or Simulation(rtl=rtl), progress)
     return report
+
+
+def _check_same_network(graph: IntegerGraph, program: Program) -> None:
+    """ValueError where the program's inputs or outputs are not the graph's: it was compiled from another one."""
+    for what, layouts, names in (("input", program.inputs, graph.inputs), ("output", program.outputs, graph.outputs)):
+        theirs = {layout.name: (tuple(layout.shape), layout.fmt) for layout in layouts}
+        ours = {name: (graph.tensors[name].shape, graph.tensors[name].fmt) for name in names}
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                raise ValueError(
+                    f"the program was compiled from another graph: {what} {name} is {_words(theirs.get(name))} in the program and "
+                    f"{_words(ours.get(name))} in the graph"
+                )
+
+
+def _words(found: tuple[tuple[int, ...], object] | None) -> str:
+    return "missing" if found is None else f"{found[0]} {found[1]}"
 
 
 def _run_interpreter(

@@ -48,9 +48,9 @@ class Batches:
         for name in ("train", "test"):
             given = getattr(self, name)
             if not isinstance(given, Iterable):
-                raise TypeError(f"{name} must be an iterable of (inputs, targets) batches, not {type(given).__name__}")
+                raise ValueError(f"{name} must be an iterable of (inputs, targets) batches, not {type(given).__name__}")
             if isinstance(given, Iterator):
-                raise TypeError(f"{name} must start afresh every epoch, as a DataLoader or a list does, and "
+                raise ValueError(f"{name} must start afresh every epoch, as a DataLoader or a list does, and "
                                 f"{type(given).__name__} can be read once only")
         if getattr(self.train, "persistent_workers", False):
             raise ValueError("persistent_workers of the training loader must be False: such workers go on with the random numbers "

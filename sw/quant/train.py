@@ -13,7 +13,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from hw.spec.program import write_atomically
 from sw.quant.batches import Batch, Batches, Classification, seeded, source_of
-from sw.quant.convert import UnsupportedModelError, quantize_model, unsupported
+from sw.quant.convert import quantize_model
 from sw.quant.finite import NonFiniteError
 from sw.quant.model import QuantModel
 from sw.quant.points import METHODS, Mode
@@ -43,6 +43,9 @@ Metric = Callable[[Any, Any], Tensor]
 
 class CheckpointError(ValueError):
     """A checkpoint that does not continue this training; the message says why."""
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,10 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, bool) or not isinstance(value, _TYPES[str(entry.type)]):
+                raise ValueError(f"TrainConfig {entry.name} must be of type {entry.type}, not {value!r}")
         for name in ("float_epochs", "fixed_epochs", "batch", "calibration_images", "threads"):
             if getattr(self, name) < (0 if name.endswith("epochs") else 1):
                 raise ValueError(f"TrainConfig {name} must be positive, not {getattr(self, name)}")
@@ -113,8 +120,21 @@ class Trained:
 
 
 def right(outputs: Tensor, labels: Tensor) -> Tensor:
-    """1 for each sample whose largest score is its label's, else 0."""
+    """1 for each sample whose largest score is its label's, else 0. Outputs (N, classes), labels (N,)."""
+    if not isinstance(labels, Tensor) or outputs.ndim != 2 or labels.shape != outputs.shape[:1]:
+        targets = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"accuracy needs outputs (N, classes) and labels (N,), not {tuple(outputs.shape)} and {targets}: "
+                         "give a metric of your own")
     return (outputs.argmax(1) == labels).to(torch.float64)
+
+
+def _score(given: Any, samples: int) -> Tensor:
+    """What a metric gave, as one score per sample or their mean."""
+    score = torch.as_tensor(given) if isinstance(given, (Tensor, int, float)) else None
+    if score is None or (score.ndim and score.shape != (samples,)):
+        what = type(given).__name__ if score is None else f"shape {tuple(score.shape)}"
+        raise ValueError(f"a metric must give one score for each of {samples} samples, or their mean, not {what}")
+    return score
 
 
 @torch.no_grad()
@@ -124,7 +144,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metric: Metric = right)
     model.eval()
     total, count = 0.0, 0
     for inputs, targets in batches:
-        score = torch.as_tensor(metric(model(inputs), targets))
+        score = _score(metric(model(inputs), targets), len(inputs))
         total += float(score.sum()) if score.ndim else float(score) * len(inputs)
         count += len(inputs)
     model.train(training)
@@ -166,8 +186,7 @@ class Trainer:
         self.model: QuantModel | None = None
         self.epoch = 0
         self.history: list[Progress] = []
-        if problems := unsupported(self.float_model, recipe):
-            raise UnsupportedModelError(problems)
+        quantize_model(self.float_model, recipe)  # whatever it refuses is refused now, and not after the float epochs
         self.optimizers = self._optimizers()
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -217,7 +236,10 @@ class Trainer:
 
     def _step(self, network: nn.Module, batch: Batch) -> float:
         inputs = batch[0] if self.augment is None else self.augment(batch[0], self.generator)
-        loss = self.loss(network(inputs), batch[1])
+        loss = self.loss(_outputs(network, inputs), batch[1])
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            what = f"shape {tuple(loss.shape)}, requires_grad {loss.requires_grad}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"a loss must be a tensor of one value that depends on the outputs, not {what}")
         if not bool(torch.isfinite(loss.detach())):
             raise NonFiniteError(f"the loss must be finite, and in epoch {self.epoch + 1} it is {float(loss.detach())}: lower "
                                  "float_rate, fixed_rate or point_rate, or look for damaged data")
@@ -307,24 +329,37 @@ class Trainer:
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
 
+    def _load_models(self, state: dict[str, Any]) -> None:
+        self.float_model.load_state_dict(state["float_model"])
+        if state["model"] is not None:
+            self.model = quantize_model(self.float_model, self.recipe)
+            self.model.load_state_dict(state["model"])
+            self.model.set_mode(Mode.QAT)
+
     def load(self, path: str | Path) -> None:
         """Continue from a checkpoint of the same recipe, configuration and data."""
         state = _read(path)
         if state["fingerprint"] != self._fingerprint():
             raise CheckpointError(f"{path} belongs to another recipe, configuration or data set: train from the start, "
                                   "or use the settings that it was made with")
+        try:
+            self._load_models(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} is of another model ({error}): train from the start") from error
         self.epoch = state["epoch"]
-        self.float_model.load_state_dict(state["float_model"])
-        if state["model"] is not None:
-            self.model = quantize_model(self.float_model, self.recipe)
-            self.model.load_state_dict(state["model"])
-            self.model.set_mode(Mode.QAT)
         self.optimizers = self._optimizers()
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self.generator.set_state(state["generator"])
         self.source.load_state(state["source"])
         self.history = [Progress(**entry) for entry in state["history"]]
+
+
+def _outputs(network: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return network(inputs)
+    except RuntimeError as error:
+        raise ValueError(f"the model does not run on a batch of inputs {tuple(inputs.shape)}: {error}") from error
 
 
 def _weight_optimizer(config: TrainConfig, weights: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:

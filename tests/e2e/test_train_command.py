@@ -34,6 +34,14 @@ def data():
 def distance(outputs, targets):
     return nn.functional.mse_loss(outputs, nn.functional.one_hot(targets, 3).float())
 
+def per_pixel(outputs, targets):
+    return torch.zeros(len(outputs), 3)
+
+def damaged():
+    made = net()
+    made[0].weight.data[0] = float("nan")
+    return made
+
 def broken():
     raise RuntimeError("no such disk")
 
@@ -100,8 +108,8 @@ def test_a_run_that_was_begun_otherwise_is_left_alone(user: Path) -> None:
     before = {path.name: path.read_bytes() for path in (user / "run").iterdir()}
     (user / "other.py").write_text(USER + "\n# changed\n")
     others = {
-        "the recipe": sources(recipe="weight_bits = 4\n"), "the config": sources(config={"seed": 3}),
-        "the sources": sources(loss="user.py:distance"), "the file of the model": sources(model="other.py:net"),
+        "the recipe": sources(recipe="weight_bits = 4\n"), "seed of the config": sources(config={"seed": 3}),
+        "loss of the sources": sources(loss="user.py:distance"), "the file of the model": sources(model="other.py:net"),
     }  # fmt: skip
     for words, other in others.items():
         with pytest.raises(ValueError, match=rf"run that was begun otherwise; changed: .*{words}.*Train into another folder"):
@@ -122,6 +130,8 @@ def test_a_run_that_was_begun_otherwise_is_left_alone(user: Path) -> None:
     ({"data": "user.py:one_thing"}, r"user.py:one_thing must return \(training batches, held-out batches\), not list"),
     ({"recipe": "weight_bits = 40"}, "weight_bits must be an integer of 2..8 bits, not 40"),
     ({"recipe": "colour = 1"}, "recipe has unknown keys"),
+    ({"recipe": "[overrides.'nett.0']\nweight_bits = 4"}, "pattern 'nett.0' matches no layer"),
+    ({"model": "user.py:damaged"}, "0.weight: 9 values are NaN or infinite"),
 ])  # fmt: skip
 def test_bad_input_is_refused_before_anything_is_written(user: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -129,11 +139,41 @@ def test_bad_input_is_refused_before_anything_is_written(user: Path, changes: di
     assert not (user / "run").exists()
 
 
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"metric": "user.py:per_pixel"}, r"a metric must give one score for each of 48 samples, or their mean, not shape \(48, 3\)"),
+    ({"loss": "user.py:per_pixel"}, r"a loss must be a tensor of one value that depends on the outputs, not shape \(32, 3\)"),
+    ({"metric": "user.py:net"}, r"user\.py:net raised TypeError"),
+])  # fmt: skip
+def test_functions_of_the_user_that_give_something_else(user: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        train_run(sources(**changes), user / "run")
+
+
+def test_a_change_in_a_module_that_the_file_imports_is_seen(user: Path) -> None:
+    (user / "parts.py").write_text("WIDTH = 8\n")
+    (user / "entry.py").write_text("from parts import WIDTH\n" + USER)
+    train_run(sources(model="entry.py:net"), user / "run")
+    (user / "parts.py").write_text("WIDTH = 9\n")
+    with pytest.raises(ValueError, match="changed: the file of the model"):
+        export_run(user / "run", user / "net.graph")
+
+
+def test_no_epochs_is_post_training(user: Path) -> None:
+    assert train_run(sources(config={"float_epochs": 0, "fixed_epochs": 0}), user / "run")["epochs"] == 0
+    assert export_run(user / "run", user / "deep" / "net.graph", user / "codes" / "inputs.npy")["layers"] == 3
+    with pytest.raises(ValueError, match="nowhere holds no training run"):
+        export_run(user / "nowhere", user / "net.graph")
+
+
 def test_configurations(user: Path) -> None:
     path = user / "train.toml"
     path.write_text("float_epochs = 7\nseed = 2\n")
     config = load_config(path, {"seed": 5, "fixed_epochs": None})
     assert (config.float_epochs, config.seed) == (7, 5)
+    path.write_text("epochs = 7\n")
+    path.write_text("batch = 'x'\n")
+    with pytest.raises(ValueError, match="TrainConfig batch must be of type int, not 'x'"):
+        load_config(path, {})
     path.write_text("epochs = 7\n")
     with pytest.raises(ValueError, match=r"train.toml has unknown keys \['epochs'\]; known are"):
         load_config(path, {})

@@ -209,9 +209,9 @@ def test_generators_of_samplers_and_data_sets_are_kept() -> None:
 
 
 def test_data_that_can_be_read_once_only_is_refused() -> None:
-    with pytest.raises(TypeError, match="train must start afresh every epoch"):
+    with pytest.raises(ValueError, match="train must start afresh every epoch"):
         Batches(train=iter(batches()), test=batches())
-    with pytest.raises(TypeError, match="test must be an iterable"):
+    with pytest.raises(ValueError, match="test must be an iterable"):
         Batches(train=batches(), test=3)  # type: ignore[arg-type]
 
 
