@@ -180,18 +180,18 @@ def test_a_missed_clock_leaves_no_bitstream(workshop: Workshop) -> None:
 
 def test_a_router_in_circles_gets_another_placement(workshop: Workshop) -> None:
     """It is given up when conflicts get no fewer, and the next seed is tried; there is an end to that too."""
-    workshop.tools(routable=3)
-    assert workshop.build()["ok"] and workshop.runs().count("place and route") == 3
+    workshop.tools(routable=4)
+    assert workshop.build()["ok"] and workshop.runs().count("place and route") == 4
     notes = [note for step, _, _, note in workshop.told if step == "place and route" and "attempt" in note]
     assert notes == [
         f": the router has {40 + (3 + PATIENCE) % 3} wires in conflict after {3 + PATIENCE} rounds and no fewer than {PATIENCE} rounds "
-        f"ago; attempt {number} of 4" for number in (2, 3)
+        f"ago; attempt {number} of 4" for number in (2, 3, 4)
     ]  # fmt: skip
     workshop.core = "module dense"
     workshop.tools(routable=5)
-    with pytest.raises(RoutingStalled, match=r"for each of --seed 1, --seed 2, --seed 3, --seed 4: make the core smaller"):
+    with pytest.raises(RoutingStalled, match=r"for each of --seed 2, --seed 3, --seed 1, --seed 4: make the core smaller"):
         workshop.build()
-    assert workshop.runs().count("place and route") == 3 + 4 and not (workshop.folder / "out" / BIT).exists()
+    assert workshop.runs().count("place and route") == 4 + 4 and not (workshop.folder / "out" / BIT).exists()
 
 
 def test_a_failing_packer_leaves_no_bitstream(workshop: Workshop) -> None:
