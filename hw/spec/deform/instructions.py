@@ -11,8 +11,9 @@ does with each field is in ``hw/spec/deform/machine.py``.
 from __future__ import annotations
 
 from hw.spec.isa import Field, InstructionSet, Operation, Rule
+from hw.spec.transfer import ADDR_BITS as ADDR_BITS
+from hw.spec.transfer import addr, size, transfer_fields
 
-ADDR_BITS = 20
 SPACES = ("fm", "row", "wgt", "par", "tbl")
 MERGE_NONE, MERGE_ZIP, MERGE_ADD = 0, 1, 2
 DW_CONV, DW_DEFORM, DW_MAX, DW_SUM = 0, 1, 2, 3
@@ -25,25 +26,10 @@ WINDOW_MAX = 3
 """Rows and columns of the largest window with weights."""
 
 
-def _addr(name: str, doc: str) -> Field:
-    return Field(name=name, width=ADDR_BITS, doc=doc)
-
-
-def _size(name: str, doc: str, width: int = 16) -> Field:
-    return Field(name=name, width=width, minimum=1, doc=doc)
-
-
-_TRANSFER = (
-    Field(name="region", width=4, doc="memory region"),
-    Field(name="offset", width=32, doc="first word within the region"),
-    _addr("chip_addr", "first on-chip word; for the row memory a word within bank 0"),
-    _size("n0", "words of a run, contiguous on both sides"),
-    _size("n1", "runs of a plane"),
-    _size("n2", "planes; for the row memory plane y goes to bank y mod 9"),
-    Field(name="stride1", width=32, doc="words from run to run in memory"),
-    Field(name="stride2", width=32, doc="words from plane to plane in memory"),
-    _addr("chip_stride1", "words from run to run on chip"),
-    _addr("chip_stride2", "words from plane to plane on chip; for the row memory from plane y to y + 9"),
+_TRANSFER = transfer_fields(
+    place="; for the row memory a word within bank 0",
+    plane="; for the row memory plane y goes to bank y mod 9",
+    step="; for the row memory from plane y to y + 9",
 )
 
 _REQUANTISE = (
@@ -85,29 +71,29 @@ PW = Operation(
     opcode=3,
     doc="K x K convolution of feature memory on the array: pointwise, standard and linear layers.",
     fields=(
-        _addr("in_addr", "word of input pixel (-pad_top, -pad_left), channel word 0, modulo 2**20"),
-        _size("in_words", "channel words per tap"),
-        _size("kernel_h", "rows of the kernel", 8),
-        _size("kernel_w", "columns of the kernel", 8),
-        _size("in_rows", "rows of the input that exist; outside is 0"),
-        _size("in_cols", "columns of the input that exist"),
+        addr("in_addr", "word of input pixel (-pad_top, -pad_left), channel word 0, modulo 2**20"),
+        size("in_words", "channel words per tap"),
+        size("kernel_h", "rows of the kernel", 8),
+        size("kernel_w", "columns of the kernel", 8),
+        size("in_rows", "rows of the input that exist; outside is 0"),
+        size("in_cols", "columns of the input that exist"),
         Field(name="pad_top", width=8, doc="input row of the first tap of output row 0 is -pad_top"),
         Field(name="pad_left", width=8, doc="input column of the first tap of output column 0 is -pad_left"),
         Field(name="stride", width=4, minimum=1, maximum=8, doc="stride, both ways"),
-        _addr("pixel_step", "words from an output pixel's input to the next's: stride * kx_step"),
-        _addr("row_step", "words from an output row's input to the next's: stride * ky_step"),
-        _addr("kx_step", "words from input pixel to input pixel"),
-        _addr("ky_step", "words from input row to input row"),
-        _size("out_rows", "output rows"),
-        _size("out_cols", "output columns"),
-        _size("out_words", "output words of 16 channels per pixel, before a merge"),
-        _addr("out_addr", "first output word"),
-        _addr("out_pitch", "words from output pixel to output pixel"),
-        _addr("weight_addr", "first weight word"),
-        _addr("param_addr", "first requantise record word: 8 words per output word"),
+        addr("pixel_step", "words from an output pixel's input to the next's: stride * kx_step"),
+        addr("row_step", "words from an output row's input to the next's: stride * ky_step"),
+        addr("kx_step", "words from input pixel to input pixel"),
+        addr("ky_step", "words from input row to input row"),
+        size("out_rows", "output rows"),
+        size("out_cols", "output columns"),
+        size("out_words", "output words of 16 channels per pixel, before a merge"),
+        addr("out_addr", "first output word"),
+        addr("out_pitch", "words from output pixel to output pixel"),
+        addr("weight_addr", "first weight word"),
+        addr("param_addr", "first requantise record word: 8 words per output word"),
         Field(name="merge", width=2, maximum=MERGE_ADD, doc="0 none, 1 zip with the left half, 2 add the residual and clip"),
-        _addr("merge_addr", "first word of the left half or residual"),
-        _addr("merge_pitch", "words from pixel to pixel of it"),
+        addr("merge_addr", "first word of the left half or residual"),
+        addr("merge_pitch", "words from pixel to pixel of it"),
         Field(
             name="wide_weights", width=1, doc="0: 4-bit weights, two channels per cell; 1: 8-bit weights, one channel per cell"
         ),
@@ -125,28 +111,28 @@ DW = Operation(
     doc="Per-channel convolution of up to 3 x 3, square deformable 3 x 3 convolution, or pooling of row memory; 16 channels at a time.",
     fields=(
         Field(name="mode", width=3, maximum=DW_SUM, doc="0 convolution, 1 deformable, 2 maximum, 3 sum"),
-        _size("words", "channel words"),
-        _addr("pitch", "words from pixel to pixel of a row"),
-        _addr("row_pitch", "words from row y to row y + 9"),
-        _size("in_rows", "rows that exist; row 0 is the first loaded"),
-        _size("in_cols", "columns that exist"),
+        size("words", "channel words"),
+        addr("pitch", "words from pixel to pixel of a row"),
+        addr("row_pitch", "words from row y to row y + 9"),
+        size("in_rows", "rows that exist; row 0 is the first loaded"),
+        size("in_cols", "columns that exist"),
         Field(name="row0", width=16, signed=True, doc="middle row of the first three taps of output row 0"),
         Field(name="bank0", width=4, maximum=8, doc="bank of row0"),
-        _addr("row0_addr", "address of row0, channel word 0, within its bank"),
+        addr("row0_addr", "address of row0, channel word 0, within its bank"),
         Field(
             name="col0", width=16, signed=True, doc="column of the first tap of output column 0 (deformable: of the middle tap)"
         ),
-        _size("kernel_h", "rows of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
-        _size("kernel_w", "columns of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
+        size("kernel_h", "rows of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
+        size("kernel_w", "columns of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
         Field(name="stride", width=4, minimum=1, maximum=8, doc="stride, both ways"),
-        _size("out_rows", "output rows"),
-        _size("out_cols", "output columns"),
-        _addr("out_addr", "first output word"),
-        _addr("out_pitch", "words from output pixel to output pixel"),
-        _addr("weight_addr", "first weight word in parameter memory: 9 words per channel word, word 3 * i + j for tap (i, j)"),
-        _addr("param_addr", "first requantise record word: 8 words per channel word"),
-        _addr("offset_addr", "first word of the offset map in feature memory; lane 0 is s"),
-        _addr("offset_pitch", "words from pixel to pixel of the offset map"),
+        size("out_rows", "output rows"),
+        size("out_cols", "output columns"),
+        addr("out_addr", "first output word"),
+        addr("out_pitch", "words from output pixel to output pixel"),
+        addr("weight_addr", "first weight word in parameter memory: 9 words per channel word, word 3 * i + j for tap (i, j)"),
+        addr("param_addr", "first requantise record word: 8 words per channel word"),
+        addr("offset_addr", "first word of the offset map in feature memory; lane 0 is s"),
+        addr("offset_pitch", "words from pixel to pixel of the offset map"),
         Field(name="upsample", width=1, maximum=0, doc="reserved: read (y >> 1, x >> 1)"),
         *_REQUANTISE,
         _TABLE,

@@ -6,9 +6,6 @@ that their agreement is evidence. Only the requantise arithmetic (``shift_satura
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-
 import numpy as np
 
 from hw.spec.deform import addresses
@@ -20,15 +17,15 @@ from hw.spec.deform.instructions import (
     DW_MAX,
     MERGE_ADD,
     MERGE_ZIP,
-    SPACES,
     TABLE_BYTES,
     WINDOW_MAX,
 )
 from hw.spec.fixed import Rounding
 from hw.spec.isa import Instruction
-from hw.spec.machine import CoreError, Machine
+from hw.spec.machine import CoreError
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN, shift_saturating
 from hw.spec.regs import ErrorCode
+from hw.spec.transfer import TransferMachine
 
 ROUNDINGS = (Rounding.TRN, Rounding.RND, Rounding.RND_CONV)
 RECORD_WORDS = 8
@@ -37,72 +34,27 @@ RECORD_WORDS = 8
 _P_BITS = 48
 
 
-class DeformMachine(Machine):
+class DeformMachine(TransferMachine):
     """Interpreter of the inference core. ``seed`` fills the on-chip memories with dirt; None with zeros."""
 
     arch: DeformArch
 
     def __init__(self, arch: DeformArch, seed: int | None = None) -> None:
-        super().__init__(arch)
-        rng = None if seed is None else np.random.default_rng(seed)
-        self.chip: dict[str, np.ndarray] = {}
-        for space, units in arch.space_units().items():
-            dirt = np.zeros((units, LANES), np.uint8) if rng is None else rng.integers(0, 256, (units, LANES), np.uint8)
-            self.chip[space] = dirt
+        super().__init__(arch, arch.space_units(), seed)
 
     def execute(self, instruction: Instruction) -> None:
         {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}[instruction.name](instruction)
 
-    def _read_chip(self, space: str, addresses: np.ndarray) -> np.ndarray:
-        """Words (..., 16) at 20-bit addresses; BUFFER_RANGE where one lies outside."""
-        addresses = np.asarray(addresses) & ADDR_MASK
-        if addresses.size and addresses.max() >= len(self.chip[space]):
-            raise CoreError(ErrorCode.BUFFER_RANGE)
-        return self.chip[space][addresses]
-
-    def _write_chip(self, space: str, addresses: np.ndarray, data: np.ndarray) -> None:
-        addresses = np.asarray(addresses) & ADDR_MASK
-        if addresses.size and addresses.max() >= len(self.chip[space]):
-            raise CoreError(ErrorCode.BUFFER_RANGE)
-        self.chip[space][addresses] = data
-        self.writes.add(space, addresses, data)
-
-    # LOAD and STORE -----------------------------------------------------------------------------------------------------
-
-    def _runs(self, i: Instruction, space: str) -> Iterator[tuple[int, int]]:
-        """(memory byte address, linear on-chip address) of each run, checked just before it starts."""
-        for plane in range(i["n2"]):
-            for run in range(i["n1"]):
-                yield (self._run_address(i, plane, run), self._run_chip(i, space, plane, run))
-
     def _run_chip(self, i: Instruction, space: str, plane: int, run: int) -> int:
-        bank, turn, size = 0, plane, len(self.chip[space])
-        if space == "row":
-            bank, turn, size = plane % ROW_BANKS, plane // ROW_BANKS, self.arch.row_words
-        at = (i["chip_addr"] + turn * i["chip_stride2"] + run * i["chip_stride1"]) & ADDR_MASK
-        if at + i["n0"] > size:
+        if space != "row":
+            return super()._run_chip(i, space, plane, run)
+        at = (i["chip_addr"] + plane // ROW_BANKS * i["chip_stride2"] + run * i["chip_stride1"]) & ADDR_MASK
+        if at + i["n0"] > self.arch.row_words:
             raise CoreError(ErrorCode.BUFFER_RANGE)
-        return bank * self.arch.row_words + at
-
-    def _run_address(self, i: Instruction, plane: int, run: int) -> int:
-        return i["offset"] + plane * i["stride2"] + run * i["stride1"]
-
-    def _load(self, i: Instruction) -> None:
-        space, loaded = SPACES[i["space"]], bytearray()
-        for word, at in self._runs(i, space):
-            data = self.memory.read(self.region_address(i["region"], word, i["n0"]), i["n0"] * LANES)
-            self._write_chip(space, np.arange(at, at + i["n0"]), data.reshape(-1, LANES))
-            loaded += data.tobytes()
-        if i["check_crc"] and zlib.crc32(loaded) != i["crc"]:
-            raise CoreError(ErrorCode.BLOB_CRC)
+        return plane % ROW_BANKS * self.arch.row_words + at
 
     def _store(self, i: Instruction) -> None:
-        for word, at in self._runs(i, "fm"):
-            address = self.region_address(i["region"], word, i["n0"])
-            data = self._read_chip("fm", np.arange(at, at + i["n0"]))
-            self.memory.write(address, data.reshape(-1))
-            # Bus addresses have 64 bits, one more than numpy's default integer.
-            self.writes.add("memory", np.uint64(address) + np.arange(i["n0"], dtype=np.uint64) * np.uint64(LANES), data)
+        self._store_from(i, "fm")
 
     # requantise ---------------------------------------------------------------------------------------------------------
 
