@@ -22,7 +22,7 @@ CONTAINER_VERSION = 1
 WORD_BYTES = 16
 """Bytes of a memory word and of an AXI beat: 16 channels of 8 bits."""
 
-CORES = ("deform",)
+CORES = ("deform", "sat")
 
 
 def _require(ok: bool, name: str, rule: str, value: object) -> None:
