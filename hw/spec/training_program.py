@@ -28,7 +28,8 @@ from hw.spec.program import Program, ProgramError, Region, write_atomically
 
 FILE_MAGIC = b"BTLMTRN\x01"
 PROGRAMS = ("prepare", "forward", "backward", "update", "infer")
-KINDS = {"fp16": (np.float16, 2), "fp32": (np.float32, 4), "records": (np.float32, 4)}
+KINDS = {"fp16": (np.float16, 2), "fp32": (np.float32, 4), "norm": (np.float32, 4), "bias": (np.float32, 4)}
+RECORDS = ("norm", "bias")
 RECORD_FLOATS = 32
 """FP32-sized values of a channel record."""
 
@@ -37,8 +38,8 @@ RECORD_FLOATS = 32
 class Place:
     """Where an array lies: ``offset`` in words of its region.
 
-    Kind fp16 or fp32: an array of ``shape`` whose axes are padded to ``padded``, zeros there, last axis innermost. Kind records:
-    ``padded[0]`` channel records, of which the first ``shape[0]`` count.
+    Kind fp16 or fp32: an array of ``shape`` whose axes are padded to ``padded``, zeros there, last axis innermost. Kind norm or bias:
+    ``padded[0]`` channel records of BatchNorm or of a bias, of which the first ``shape[0]`` count.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Place:
     @property
     def size(self) -> int:
         """Bytes."""
-        values = int(np.prod(self.padded)) * (RECORD_FLOATS if self.kind == "records" else 1)
+        values = int(np.prod(self.padded)) * (RECORD_FLOATS if self.kind in RECORDS else 1)
         return values * KINDS[self.kind][1]
 
     @property
@@ -69,7 +70,7 @@ class Place:
     def pack(self, array: np.ndarray) -> bytes:
         """Device bytes of an array; of records (channels, 32) as float32 bit patterns."""
         dtype = np.dtype(KINDS[self.kind][0])
-        shape = (*self.shape, RECORD_FLOATS) if self.kind == "records" else self.shape
+        shape = (*self.shape, RECORD_FLOATS) if self.kind in RECORDS else self.shape
         if array.dtype != dtype or array.shape != shape:
             raise ValueError(f"{self.name} must be {dtype} {shape}, not {array.dtype} {array.shape}")
         more = [(0, p - s) for s, p in zip(self.shape, self.padded, strict=True)] + [(0, 0)] * (array.ndim - len(self.shape))
@@ -78,7 +79,7 @@ class Place:
     def unpack(self, data: bytes) -> np.ndarray:
         """The array in device bytes."""
         dtype = np.dtype(KINDS[self.kind][0])
-        padded = (*self.padded, RECORD_FLOATS) if self.kind == "records" else self.padded
+        padded = (*self.padded, RECORD_FLOATS) if self.kind in RECORDS else self.padded
         return np.frombuffer(data, dtype).reshape(padded)[tuple(slice(s) for s in self.shape)].copy()
 
 

@@ -14,7 +14,7 @@ from sw.runtime.errors import DeviceError
 from sw.runtime.placement import MEMORY_BASE, MEMORY_BYTES, Placement
 from sw.runtime.records import MachineRecorder
 
-_MACHINES = {"deform": ("hw.spec.deform.machine", "DeformMachine")}
+_MACHINES = {"deform": ("hw.spec.deform.machine", "DeformMachine"), "sat": ("hw.spec.sat.machine", "SatMachine")}
 
 
 def machine_for(arch: Arch, seed: int | None) -> Machine:

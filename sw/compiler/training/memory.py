@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hw.spec.sat import LANES, SatArch
 from hw.spec.training_program import Place
@@ -89,9 +89,8 @@ class Layout:
     def place(self, name: str, kind: str, region: int, shape: Sequence[int], padded: Sequence[int]) -> Place:
         """Give an array its own words, under its name."""
         place = Place(name=name, kind=kind, region=region, offset=0, shape=tuple(shape), padded=tuple(padded))
-        place = Place(name=name, kind=kind, region=region, offset=self.reserve(region, place.words), shape=place.shape, padded=place.padded)
-        self.places[name] = place
-        return place
+        self.places[name] = placed = replace(place, offset=self.reserve(region, place.words))
+        return placed
 
     def host_tensor(self, name: str, tensor: str, region: int) -> Tensor:
         """A tensor that the host reads or writes."""

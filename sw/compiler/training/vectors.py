@@ -1,0 +1,353 @@
+"""Element-wise work: BatchNorm, biases, residual sums, sums of gradients, pooling. Instructions of the vector unit and of CHN.
+
+A tensor is a row of pixels of some words each; as many pixels at a time as half a bank of the vector memory holds, a group of
+channel words at a time for which the channel memory has room. Channel records lie from 0, then come the constants of CHN and a word
+of ones for the vector unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.spec.sat import LANES, SatArch
+from hw.spec.sat.channel import CONSTANTS, RECORD_VALUES
+from hw.spec.sat.instructions import (
+    CHANNEL_PROGRAMS,
+    RECORD_WORDS,
+    VEC_AFFINE,
+    VEC_EQUAL,
+    VEC_FLAG,
+    VEC_MAX,
+    VEC_SUMS,
+    VEC_UNEQUAL,
+)
+from hw.spec.training.norm import unbias
+from hw.spec.training_program import Place
+from sw.compiler.emit import Axis
+from sw.compiler.problems import CompileError, Problem
+from sw.compiler.training.emit import STATE, Emitter, flat
+from sw.compiler.training.memory import Tensor
+from sw.training_graph import ChannelNode, PoolNode
+
+S_WORD = 2
+"""Word of a record with S, T, U."""
+
+SUM_WORD = 4
+"""First word of a record with sums."""
+
+CONSTANT_WORDS = RECORD_VALUES // 4
+A, B, C = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Pixels start..stop-1 of a tensor, channel words ``word`` and on."""
+
+    start: int
+    stop: int
+    word: int
+    words: int
+
+    @property
+    def pixels(self) -> int:
+        return self.stop - self.start
+
+
+def constants(node: ChannelNode | None, count: int) -> bytes:
+    """A record of constants for a layer of ``count`` values per channel; what the host gives per step is zero."""
+    values = np.zeros(RECORD_VALUES, np.float32)
+    norm = None if node is None else node.constants
+    known = {"one": 1.0, "inverse_count": 1 / count, "inverse_square": 1 / count**2, "unbiased": float(unbias(count))}
+    if norm is not None:
+        known |= {"epsilon": norm.epsilon, "running_weight": norm.running_weight}
+    for name, value in known.items():
+        values[CONSTANTS.index(name)] = value
+    return values.tobytes()
+
+
+def scale_words(*factors: float) -> bytes:
+    """Words of S, T, U for the vector unit: each factor as S and T, U zero."""
+    return b"".join(np.array([factor, factor, 0, 0], np.float32).tobytes() for factor in factors)
+
+
+class VectorWork:
+    """Lowers the element-wise nodes of a graph into one program."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.emitter = emitter
+
+    @property
+    def arch(self) -> SatArch:
+        return self.emitter.arch
+
+    @property
+    def half(self) -> int:
+        """Words of half a bank: operands below, results above."""
+        return self.arch.vec_words // 2
+
+    # channels -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _record_room(self) -> int:
+        """Channel words whose records fit."""
+        return (self.arch.chn_words - CONSTANT_WORDS - 1) // (RECORD_WORDS * LANES)
+
+    def _groups(self, words: int) -> Iterator[range]:
+        room = min(self._record_room, self.half)
+        if room < 1:
+            need = RECORD_WORDS * LANES + CONSTANT_WORDS + 1
+            reason = f"the records of {LANES} channels need {need} words of the channel memory, it has {self.arch.chn_words}"
+            raise CompileError([Problem(place=self.emitter.layer, reason=reason, advice="raise chn_words of the architecture")])
+        return (range(at, min(at + room, words)) for at in range(0, words, room))
+
+    def _parts(self, tensor: Tensor, group: range) -> list[Part]:
+        most = self.half // len(group)
+        return [
+            Part(start=at, stop=min(at + most, tensor.pixels), word=group.start, words=len(group))
+            for at in range(0, tensor.pixels, most)
+        ]
+
+    def _const_addr(self, group: range) -> int:
+        return RECORD_WORDS * LANES * len(group)
+
+    def _ones_addr(self, group: range) -> int:
+        return self._const_addr(group) + CONSTANT_WORDS
+
+    def _load_records(self, records: Place, group: range, node: ChannelNode | None, count: int) -> None:
+        size = RECORD_WORDS * LANES
+        self.emitter.load("chn", STATE, records.offset + group.start * size, 0, flat(len(group) * size))
+        self.emitter.load_parameters("chn", constants(node, count), self._const_addr(group))
+        self.emitter.load_parameters("chn", scale_words(1.0), self._ones_addr(group))
+
+    def _store_records(self, records: Place, group: range) -> None:
+        size = RECORD_WORDS * LANES
+        self.emitter.store("chn", STATE, records.offset + group.start * size, 0, flat(len(group) * size))
+
+    def _chn(self, program: str, group: range, count: int) -> None:
+        self.emitter.add(
+            "CHN", program=CHANNEL_PROGRAMS.index(program), channels=len(group) * LANES, const_addr=self._const_addr(group), count=count
+        )
+
+    # pixels ---------------------------------------------------------------------------------------------------------------
+
+    def _bank(self, bank: int, at: int = 0) -> int:
+        return bank * self.arch.vec_words + at
+
+    def _load(self, tensor: Tensor, part: Part, bank: int) -> None:
+        place = tensor.offset + part.start * tensor.words + part.word
+        self.emitter.load("vec", tensor.region, place, self._bank(bank), _axes(tensor, part))
+
+    def _store(self, tensor: Tensor, part: Part, bank: int, at: int) -> None:
+        place = tensor.offset + part.start * tensor.words + part.word
+        self.emitter.store("vec", tensor.region, place, self._bank(bank, at), _axes(tensor, part))
+
+    def _vec(self, op: int, part: Part, **fields: int) -> None:
+        pitches = {f"{name}_pitch": part.words for name in "abc"}
+        self.emitter.add("VEC", op=op, words=part.words, pixels=part.pixels, out_pitch=part.words, **{**pitches, **fields})
+
+    # BatchNorm and biases -------------------------------------------------------------------------------------------------
+
+    def channel_forward(self, node: ChannelNode, x: Tensor, z: Tensor, residual: Tensor | None, records: Place, *, fixed: bool) -> None:
+        """Statistics (if they are the batch's) and constants, then the affine result."""
+        batch = node.constants is not None and not fixed
+        program = "BIAS_FORWARD" if node.constants is None else "NORM_FIXED" if fixed else "NORM_FORWARD"
+        for group in self._groups(x.words):
+            parts = self._parts(x, group)
+            self._load_records(records, group, node, x.pixels)
+            for part in parts if batch else []:
+                self._load(x, part, A)
+                self._vec(VEC_SUMS, part, chn_addr=SUM_WORD, chn_pitch=RECORD_WORDS, square=1, resume=int(part is not parts[0]))
+            self._chn(program, group, x.pixels)
+            for part in parts:
+                if not batch or len(parts) > 1:
+                    self._load(x, part, A)
+                if residual is not None:
+                    self._load(residual, part, B)
+                self._vec(
+                    VEC_AFFINE, part, chn_addr=S_WORD, chn_pitch=RECORD_WORDS, use_b=int(residual is not None), use_u=1,
+                    relu=int(node.relu), out_bank=C,
+                )  # fmt: skip
+                self._store(z, part, C, 0)
+            if not fixed:
+                self._store_records(records, group)
+
+    def channel_backward(
+        self, node: ChannelNode, dz: Tensor, x: Tensor, z: Tensor, dx: Tensor | None, residual: Tensor | None, records: Place
+    ) -> None:
+        """Sums, the parameters' gradients, the gradient of x (None: it is dz itself) and of the residual (None: dz, or not wanted)."""
+        norm = node.constants is not None
+        for group in self._groups(x.words):
+            parts = self._parts(x, group)
+            self._load_records(records, group, node, x.pixels)
+            for part in parts:
+                self._load_operands(node, part, dz, x if norm else None, z)
+                self._vec(
+                    VEC_SUMS, part, chn_addr=SUM_WORD, chn_pitch=RECORD_WORDS, square=int(not norm), masked=int(node.relu),
+                    resume=int(part is not parts[0]),
+                )  # fmt: skip
+            self._chn("NORM_BACKWARD" if norm else "BIAS_BACKWARD", group, x.pixels)
+            for part in parts if dx is not None or residual is not None else []:
+                if len(parts) > 1:
+                    self._load_operands(node, part, dz, x if norm else None, z)
+                self._gradients(node, part, group, dx if norm else None, residual if norm else dx or residual)
+            self._store_records(records, group)
+
+    def _load_operands(self, node: ChannelNode, part: Part, dz: Tensor, x: Tensor | None, z: Tensor) -> None:
+        self._load(dz, part, A)
+        if x is not None:
+            self._load(x, part, B)
+        if node.relu:
+            self._load(z, part, C)
+
+    def _gradients(self, node: ChannelNode, part: Part, group: range, dx: Tensor | None, g: Tensor | None) -> None:
+        """The gradient of a normalised tensor, and the masked gradient alone."""
+        if dx is not None:
+            self._vec(
+                VEC_AFFINE, part, chn_addr=S_WORD, chn_pitch=RECORD_WORDS, use_b=1, use_u=1, masked=int(node.relu),
+                out_bank=A, out_addr=self.half,
+            )  # fmt: skip
+            self._store(dx, part, A, self.half)
+        if g is not None:
+            self._vec(VEC_AFFINE, part, chn_addr=self._ones_addr(group), masked=int(node.relu), out_bank=B, out_addr=self.half)
+            self._store(g, part, B, self.half)
+
+    def add(self, a: Tensor, b: Tensor, total: Tensor) -> None:
+        """Sum of two gradients."""
+        self.emitter.load_parameters("chn", scale_words(1.0), 0)
+        for group in (range(at, min(at + self.half, a.words)) for at in range(0, a.words, self.half)):
+            for part in self._parts(a, group):
+                self._load(a, part, A)
+                self._load(b, part, B)
+                self._vec(VEC_AFFINE, part, use_b=1, out_bank=C)
+                self._store(total, part, C, 0)
+
+    # pooling --------------------------------------------------------------------------------------------------------------
+
+    def pool_forward(self, node: PoolNode, x: Tensor, y: Tensor) -> None:
+        factor = 1 / (node.kernel[0] * node.kernel[1])
+        if node.average:
+            self.emitter.load_parameters("chn", _mean_words(factor), 0)
+        for lattice in self._lattices(node, x, y):
+            here = 0
+            for number, place in enumerate(lattice.places):
+                lattice.load(self, x, place, A if number == 0 else B)
+                if number == 0 and not node.average:
+                    continue
+                first = {"chn_addr": 1 if number == 0 else 0, "use_b": int(number > 0)} if node.average else {}
+                there = lattice.size if here == 0 else 0
+                self._vec(VEC_AFFINE if node.average else VEC_MAX, lattice.part, a_addr=here, out_bank=A, out_addr=there, **first)
+                here = there
+            lattice.store_pooled(self, y, A, here)
+
+    def pool_backward(self, node: PoolNode, dy: Tensor, x: Tensor, y: Tensor, dx: Tensor) -> None:
+        if node.average:
+            self.emitter.load_parameters("chn", scale_words(1 / (node.kernel[0] * node.kernel[1])), 0)
+        for lattice in self._lattices(node, x, y):
+            if node.average:
+                lattice.load_pooled(self, dy, A)
+                self._vec(VEC_AFFINE, lattice.part, out_bank=B)
+                for place in lattice.places:
+                    lattice.store(self, dx, place, B, 0)
+                continue
+            lattice.load_pooled(self, y, B)
+            lattice.load_pooled(self, dy, C)
+            here = 0
+            for place in lattice.places:
+                lattice.load(self, x, place, A)
+                there = lattice.size if here == 0 else 0
+                self._vec(VEC_EQUAL, lattice.part, c_addr=here, out_bank=A, out_addr=lattice.size)
+                self._vec(VEC_UNEQUAL, lattice.part, c_addr=here, out_bank=C, out_addr=there)
+                lattice.store(self, dx, place, A, lattice.size)
+                here = there
+
+    def _lattices(self, node: PoolNode, x: Tensor, y: Tensor) -> Iterator[_Lattice]:
+        """Rows of pooled pixels, as many as fit: of all images where a window is the whole image, else of one."""
+        if y.words > self.half:
+            reason = f"a pixel of {y.words} words is larger than half a bank of the vector memory ({self.half})"
+            raise CompileError([Problem(place=self.emitter.layer, reason=reason, advice="raise vec_words of the architecture")])
+        if y.height == y.width == 1:
+            most = self.half // y.words
+            for image in range(0, y.batch, most):
+                yield _Lattice(node=node, image=image, images=min(most, y.batch - image), row=0, rows=1, col=0, cols=1, words=y.words)
+            return
+        cols = min(y.width, self.half // y.words)
+        rows = max(1, self.half // (y.words * cols)) if cols == y.width else 1
+        for image in range(y.batch):
+            for row in range(0, y.height, rows):
+                for col in range(0, y.width, cols):
+                    yield _Lattice(
+                        node=node, image=image, images=1, row=row, rows=min(rows, y.height - row),
+                        col=col, cols=min(cols, y.width - col), words=y.words,
+                    )  # fmt: skip
+
+    # saturation flag --------------------------------------------------------------------------------------------------------
+
+    def clear_flag(self) -> None:
+        self.emitter.add("VEC", op=VEC_FLAG, out_bank=A)
+
+    def store_flag(self, place: Place, number: int) -> None:
+        self.emitter.add("VEC", op=VEC_FLAG, out_bank=A)
+        self.emitter.store("vec", place.region, place.offset + number, 0, flat(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lattice:
+    """Pooled pixels of some images, rows and columns, and what stands at one place of each of their windows."""
+
+    node: PoolNode
+    image: int
+    images: int
+    row: int
+    rows: int
+    col: int
+    cols: int
+    words: int
+
+    @property
+    def places(self) -> Sequence[tuple[int, int]]:
+        return [(i, j) for i in range(self.node.kernel[0]) for j in range(self.node.kernel[1])]
+
+    @property
+    def part(self) -> Part:
+        return Part(start=0, stop=self.images * self.rows * self.cols, word=0, words=self.words)
+
+    @property
+    def size(self) -> int:
+        """Words of the pooled pixels."""
+        return self.part.pixels * self.words
+
+    def _spread(self, tensor: Tensor, kernel: tuple[int, int]) -> list[Axis]:
+        return [
+            Axis(count=self.images, memory=tensor.height * tensor.width * tensor.words, chip=self.rows * self.cols * self.words),
+            Axis(count=self.rows, memory=kernel[0] * tensor.width * tensor.words, chip=self.cols * self.words),
+            Axis(count=self.cols, memory=kernel[1] * tensor.words, chip=self.words),
+            Axis(count=self.words, memory=1, chip=1),
+        ]
+
+    def _at(self, tensor: Tensor, place: tuple[int, int]) -> int:
+        kernel = self.node.kernel
+        return tensor.at(self.image, self.row * kernel[0] + place[0], self.col * kernel[1] + place[1])
+
+    def load(self, work: VectorWork, x: Tensor, place: tuple[int, int], bank: int) -> None:
+        work.emitter.load("vec", x.region, self._at(x, place), work._bank(bank), self._spread(x, self.node.kernel))
+
+    def store(self, work: VectorWork, x: Tensor, place: tuple[int, int], bank: int, at: int) -> None:
+        work.emitter.store("vec", x.region, self._at(x, place), work._bank(bank, at), self._spread(x, self.node.kernel))
+
+    def load_pooled(self, work: VectorWork, y: Tensor, bank: int) -> None:
+        work.emitter.load("vec", y.region, y.at(self.image, self.row, self.col), work._bank(bank), self._spread(y, (1, 1)))
+
+    def store_pooled(self, work: VectorWork, y: Tensor, bank: int, at: int) -> None:
+        work.emitter.store("vec", y.region, y.at(self.image, self.row, self.col), work._bank(bank, at), self._spread(y, (1, 1)))
+
+
+def _axes(tensor: Tensor, part: Part) -> list[Axis]:
+    return [Axis(count=part.pixels, memory=tensor.words, chip=part.words), Axis(count=part.words, memory=1, chip=1)]
+
+
+def _mean_words(factor: float) -> bytes:
+    """S, T, U of a mean's later terms (1 and the factor), then of its first (the factor)."""
+    return np.array([1, factor, 0, 0, factor, 0, 0, 0], np.float32).tobytes()
