@@ -19,6 +19,7 @@ from hw.spec.training import (
     Normalised,
     NormConstants,
     NormState,
+    PoolWindow,
     Products,
     add,
     average_pool,
@@ -86,12 +87,12 @@ class ChannelNode:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolNode:
-    """Pooling by windows that do not overlap and that the image consists of."""
+    """Maximum or average pooling. Windows of an average do not overlap, and the image consists of them."""
 
     name: str
     source: str
     target: str
-    kernel: tuple[int, int]
+    window: PoolWindow
     average: bool = False
 
 
@@ -285,9 +286,12 @@ def _result(node: Node, sources: list[tuple[int, int, int]]) -> tuple[int, int, 
             raise TrainingGraphError(f"node {node.name} expects {(g.height, g.width, node.in_channels)}, its source is {sources[0]}")
         return g.out_height, g.out_width, node.out_channels
     if isinstance(node, PoolNode):
-        if height % node.kernel[0] or width % node.kernel[1]:
-            raise TrainingGraphError(f"node {node.name}: windows of {node.kernel} do not divide {height}x{width}")
-        return height // node.kernel[0], width // node.kernel[1], channels
+        w = node.window
+        if not w.overlaps and (height % w.kernel[0] or width % w.kernel[1] or w.stride != w.kernel):
+            raise TrainingGraphError(f"node {node.name}: windows of {w.kernel} do not divide {height}x{width}")
+        if (node.average and w.overlaps) or min(w.size(height, width)) < 1:
+            raise TrainingGraphError(f"node {node.name}: {w} must not overlap for an average, and must fit into {height}x{width}")
+        return (*w.size(height, width), channels)
     if channels != node.channels or any(other != sources[0] for other in sources):
         raise TrainingGraphError(f"node {node.name} has {node.channels} channels, its sources are {sources}")
     return sources[0]
@@ -305,7 +309,7 @@ def _forward(node: Node, values: Mapping[str, Array], state: TrainingState, prod
         weight = forward_weights(state.weights[node.name].master, node.forward_pattern)
         return half(products.forward(x, weight, node.geometry))
     if isinstance(node, PoolNode):
-        return average_pool(x, node.kernel) if node.average else max_pool(x, node.kernel)
+        return average_pool(x, node.window) if node.average else max_pool(x, node.window)
     residual = None if node.residual is None else values[node.residual]
     return bias_forward(x, state.channels[node.name], residual, node.relu)
 
@@ -317,7 +321,8 @@ def _backward(node: Node, tape: Tape, found: Gradients, products: Products) -> l
         return _conv_backward(node, dz, tape, found, products)
     x, z = tape.values[node.source], tape.values[node.target]
     if isinstance(node, PoolNode):
-        return [(node.source, average_pool_backward(dz, node.kernel) if node.average else max_pool_backward(dz, x, z, node.kernel))]
+        w = node.window
+        return [(node.source, average_pool_backward(dz, w) if node.average else max_pool_backward(dz, x, z, w))]
     g = masked(dz, z) if node.relu else dz
     state = tape.state.channels[node.name]
     if node.constants is not None:

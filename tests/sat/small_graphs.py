@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.spec.training import BiasState, Geometry, NormConstants, NormState
+from hw.spec.training import BiasState, Geometry, NormConstants, NormState, PoolWindow
 from sw.training_graph import ChannelNode, ConvNode, Node, Pattern, PoolNode, TrainingGraph, TrainingState, WeightState
 
 Array = np.ndarray
@@ -63,7 +63,7 @@ def residual_network(
     nodes: tuple[Node, ...] = (
         conv("stem", "input", 2 * size, (1, width)),
         norm("stem_norm", "stem.y", width),
-        PoolNode(name="pool", source="stem_norm.z", target="pool.z", kernel=(2, 2)),
+        PoolNode(name="pool", source="stem_norm.z", target="pool.z", window=PoolWindow(kernel=(2, 2))),
         conv("c1", "pool.z", size, (width, 2 * width), stride=2, pattern=pattern),
         norm("n1", "c1.y", 2 * width),
         conv("c2", "n1.z", half, (2 * width, 2 * width), pattern=pattern),
@@ -72,7 +72,7 @@ def residual_network(
         norm("n2", "c2.y", 2 * width, residual="shortcut_norm.z"),
         conv("c3", "n2.z", half, (2 * width, 2 * width), kernel=1, pattern=pattern),
         norm("n3", "c3.y", 2 * width, residual="n2.z"),
-        PoolNode(name="mean", source="n3.z", target="mean.z", kernel=(half, half), average=True),
+        PoolNode(name="mean", source="n3.z", target="mean.z", window=PoolWindow(kernel=(half, half)), average=True),
         conv("head", "mean.z", 1, (2 * width, classes), kernel=1),
         ChannelNode(name="head_bias", source="head.y", target="logits", channels=classes),
     )

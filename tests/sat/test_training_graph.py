@@ -12,12 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hw.spec.training import Hyper
+from hw.spec.training import Hyper, PoolWindow, max_pool, max_pool_backward
 from sw.training_graph import ChannelNode, ConvNode, PoolNode, TrainingGraph, TrainingGraphError
 from tests.sat.small_graphs import random_batch, residual_network
 
 TOLERANCE = 0.03
 """Largest relative error (norm of the difference to norm) of FP16 gradients against float64 ones."""
+
+
+def pooled(node: PoolNode, x: torch.Tensor) -> torch.Tensor:
+    w = node.window
+    return F.avg_pool2d(x, w.kernel, w.stride) if node.average else F.max_pool2d(x, w.kernel, w.stride, w.padding)
 
 
 def torch_pass(graph: TrainingGraph, images: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
@@ -33,7 +38,7 @@ def torch_pass(graph: TrainingGraph, images: np.ndarray, labels: np.ndarray) -> 
             weight = leaves[f"{node.name}.master"].permute(3, 2, 0, 1)
             y = F.conv2d(x, weight, stride=node.geometry.stride, padding=node.geometry.padding)
         elif isinstance(node, PoolNode):
-            y = F.avg_pool2d(x, node.kernel) if node.average else F.max_pool2d(x, node.kernel)
+            y = pooled(node, x)
         else:
             scale, bias = leaves[f"{node.name}.scale"], leaves[f"{node.name}.bias"]
             y = F.batch_norm(x, None, None, scale, bias, True, eps=1e-5) if node.constants else x + bias[:, None, None]
@@ -59,6 +64,22 @@ def test_gradients_agree_with_autograd() -> None:
     }
     assert len(errors) == 6 + 2 * 5 + 1
     assert max(errors.values()) < TOLERANCE, errors
+
+
+def test_overlapping_pools_agree_with_torch() -> None:
+    """Values of FP16 that are all different: the maximum is one place, and gradients are whole numbers, so that nothing rounds."""
+    rng = np.random.default_rng(0)
+    x = rng.permutation(2 * 9 * 9 * 4).reshape(2, 9, 9, 4).astype(np.float16) - np.float16(300)
+    for kernel, stride, padding in ((3, 2, 1), (3, 1, 1), (2, 1, 0), (4, 2, 3 // 2)):
+        window = PoolWindow(kernel=(kernel, kernel), stride=(stride, stride), padding=(padding, padding))
+        taken = torch.tensor(x.astype(np.float64)).permute(0, 3, 1, 2).requires_grad_()
+        expected = F.max_pool2d(taken, kernel, stride, padding)
+        y = max_pool(x, window)
+        np.testing.assert_array_equal(y, expected.detach().permute(0, 2, 3, 1).numpy())
+        dy = rng.integers(-50, 50, y.shape).astype(np.float16)
+        expected.backward(torch.tensor(dy.astype(np.float64)).permute(0, 3, 1, 2))
+        assert taken.grad is not None
+        np.testing.assert_array_equal(max_pool_backward(dy, x, y, window), taken.grad.permute(0, 2, 3, 1).numpy())
 
 
 def test_loss_falls() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from hw.spec.program import ProgramError
 from hw.spec.sat import SatArch
-from hw.spec.training import Geometry, Hyper
+from hw.spec.training import Geometry, Hyper, PoolWindow
 from hw.spec.training_program import TrainingProgram
 from sw.compiler.problems import CompileError
 from sw.compiler.training import compile_training
 from sw.runtime import DeviceError, open_device
 from sw.runtime.training import TrainingSession
-from sw.training_graph import ChannelNode, ConvNode, TrainingGraph
+from sw.training_graph import ChannelNode, ConvNode, PoolNode, TrainingGraph
 from tests.sat.small_graphs import norm, random_batch, random_state, residual_network
 
 HYPER = Hyper(learning_rate=0.05, weight_decay=1e-4)
@@ -93,6 +93,26 @@ def test_kernels_strides_and_phases(kernel: int, stride: int, padding: int, size
     state = random_state(np.random.default_rng(kernel), nodes)
     graph = TrainingGraph(batch=3, shape=(size, size + 1, 3), nodes=nodes, output="logits", state=state)
     assert train_both(graph, SatArch(rows=4, columns=4), 2) > 2 * 1_000
+
+
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (3, 1, 1), (2, 2, 0), (2, 1, 0), (3, 2, 0)])
+@pytest.mark.parametrize("arch", [SatArch(rows=4, columns=4), replace(SMALL, vec_words=64)])
+def test_pools(kernel: int, stride: int, padding: int, arch: SatArch) -> None:
+    size = 6 if kernel == 2 else 7
+    window = PoolWindow(kernel=(kernel, kernel), stride=(stride, stride), padding=(padding, padding))
+    rows, cols = window.size(size, size)
+    nodes = (
+        ConvNode(name="c", source="input", target="y", in_channels=3, out_channels=8,
+                 geometry=Geometry(height=size, width=size, kernel_h=1, kernel_w=1)),
+        norm("n", "y", 8, relu=False),
+        PoolNode(name="pool", source="n.z", target="p", window=window),
+        ConvNode(name="head", source="p", target="head.y", in_channels=8, out_channels=5,
+                 geometry=Geometry(height=rows, width=cols, kernel_h=rows, kernel_w=cols)),
+        ChannelNode(name="bias", source="head.y", target="logits", channels=5),
+    )  # fmt: skip
+    state = random_state(np.random.default_rng(kernel), nodes)
+    graph = TrainingGraph(batch=2, shape=(size, size, 3), nodes=nodes, output="logits", state=state)
+    assert train_both(graph, arch, 2) > 2 * 300
 
 
 def test_a_saturated_gradient_skips_the_update() -> None:

@@ -4,6 +4,7 @@ Tensors are float16 (N, H, W, C); weights float32 masters (KH, KW, CI, CO). A co
 """
 
 from hw.spec.training.elementwise import (
+    PoolWindow,
     add,
     average_pool,
     average_pool_backward,
@@ -36,7 +37,7 @@ __all__ = [
     "NormConstants",
     "NormState",
     "Normalised",
-    "Products",
+    "PoolWindow", "Products",
     "add",
     "average_pool",
     "average_pool_backward",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from hw.spec.floats import FP16_MAX
 from hw.spec.training import rounded
 from hw.spec.training.rounded import half, multiply, wide
 
@@ -27,54 +29,94 @@ def masked(gradient: Array, activated: Array) -> Array:
     return np.where(activated > 0, gradient, np.float16(0))
 
 
-def _positions(kernel: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    return ((i, j) for i in range(kernel[0]) for j in range(kernel[1]))
+@dataclass(frozen=True, kw_only=True)
+class PoolWindow:
+    """Windows of pooling: (rows, columns) of the kernel, of the stride (the kernel's, if not given) and of the padding."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (0, 0)
+    padding: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.stride == (0, 0):
+            object.__setattr__(self, "stride", self.kernel)
+        if min(*self.kernel, *self.stride) < 1 or any(not 0 <= p < k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise ValueError(f"a pool's kernel and stride must be at least 1 and its padding below the kernel, not {self}")
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a value may lie in several windows, or a window reach outside."""
+        return self.padding != (0, 0) or any(s < k for s, k in zip(self.stride, self.kernel, strict=True))
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        sizes = zip((height, width), self.kernel, self.stride, self.padding, strict=True)
+        rows, cols = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+        return rows, cols
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Places of a window in raster order."""
+        return ((i, j) for i in range(self.kernel[0]) for j in range(self.kernel[1]))
 
 
-def _lattice(x: Array, kernel: tuple[int, int], place: tuple[int, int]) -> Array:
-    """What stands at one place of each window: x (N, H, W, C), windows of ``kernel`` without overlap."""
-    return x[:, place[0] :: kernel[0], place[1] :: kernel[1]]
+OUTSIDE = -FP16_MAX
+"""What counts outside of the image in a maximum: the smallest number."""
 
 
-def max_pool(x: Array, kernel: tuple[int, int]) -> Array:
+def _padded(x: Array, w: PoolWindow) -> Array:
+    rows, cols = w.padding
+    return np.pad(x, ((0, 0), (rows, rows), (cols, cols), (0, 0)), constant_values=OUTSIDE)
+
+
+def _lattice(padded: Array, w: PoolWindow, size: tuple[int, int], place: tuple[int, int]) -> Array:
+    """A view of what stands at one place of each window: (N, rows, columns, C)."""
+    rows, cols = (slice(p, p + (n - 1) * s + 1, s) for p, n, s in zip(place, size, w.stride, strict=True))
+    return padded[:, rows, cols]
+
+
+def max_pool(x: Array, w: PoolWindow) -> Array:
     """The largest value of each window; of equal ones (+0 and -0 too) the first in raster order."""
-    result: Array | None = None
-    for place in _positions(kernel):
-        taken = _lattice(x, kernel, place)
-        result = taken if result is None else np.where(result >= taken, result, taken)
-    assert result is not None
+    padded, size = _padded(x, w), w.size(*x.shape[1:3])
+    taken = [_lattice(padded, w, size, place) for place in w.places()]
+    result = taken[0]
+    for value in taken[1:]:
+        result = np.where(result >= value, result, value)
     return result
 
 
-def max_pool_backward(dy: Array, x: Array, y: Array, kernel: tuple[int, int]) -> Array:
-    """The gradient goes to the first value of the window that equals the result."""
-    dx, left = np.zeros_like(x), dy
-    for place in _positions(kernel):
-        equal = _lattice(x, kernel, place) == y
-        _lattice(dx, kernel, place)[...] = np.where(equal, left, np.float16(0))
+def max_pool_backward(dy: Array, x: Array, y: Array, w: PoolWindow) -> Array:
+    """The gradient goes to the first value of each window that equals the result; where windows overlap, gradients are added.
+
+    They are added in the order of the places that the value has in its windows, to +0.
+    """
+    padded, left = _padded(x, w), dy
+    dx = np.zeros_like(padded)
+    for place in w.places():
+        equal = _lattice(padded, w, y.shape[1:3], place) == y
+        part = np.where(equal, left, np.float16(0))
+        target = _lattice(dx, w, y.shape[1:3], place)
+        target[...] = add(target, part) if w.overlaps else part
         left = np.where(equal, np.float16(0), left)
-    return dx
+    (rows, cols), (height, width) = w.padding, x.shape[1:3]
+    return dx[:, rows : rows + height, cols : cols + width]
 
 
-def reciprocal(kernel: tuple[int, int]) -> np.float32:
+def reciprocal(w: PoolWindow) -> np.float32:
     """What a mean multiplies by: the FP32 nearest to 1 / values of a window."""
-    return np.float32(1 / (kernel[0] * kernel[1]))
+    return np.float32(1 / (w.kernel[0] * w.kernel[1]))
 
 
-def average_pool(x: Array, kernel: tuple[int, int]) -> Array:
-    """Means of windows: ``acc = x_0 / n; acc = FP16(acc + x_i / n)`` in raster order."""
-    result: Array | None = None
-    for place in _positions(kernel):
-        taken = _lattice(x, kernel, place)
-        if result is None:
-            result = scaled(taken, reciprocal(kernel))
-        else:
-            product = multiply(wide(taken), np.broadcast_to(reciprocal(kernel), taken.shape))
-            result = half(rounded.add(wide(result), product))
-    assert result is not None
+def average_pool(x: Array, w: PoolWindow) -> Array:
+    """Means of windows: ``acc = x_0 / n; acc = FP16(acc + x_i / n)`` in raster order. Windows must not overlap."""
+    size = w.size(*x.shape[1:3])
+    first, *others = (_lattice(x, w, size, place) for place in w.places())
+    result = scaled(first, reciprocal(w))
+    for value in others:
+        product = multiply(wide(value), np.broadcast_to(reciprocal(w), value.shape))
+        result = half(rounded.add(wide(result), product))
     return result
 
 
-def average_pool_backward(dy: Array, kernel: tuple[int, int]) -> Array:
+def average_pool_backward(dy: Array, w: PoolWindow) -> Array:
     """The gradient divided evenly."""
-    return scaled(dy, reciprocal(kernel)).repeat(kernel[0], axis=1).repeat(kernel[1], axis=2)
+    return scaled(dy, reciprocal(w)).repeat(w.kernel[0], axis=1).repeat(w.kernel[1], axis=2)

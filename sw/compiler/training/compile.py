@@ -16,6 +16,7 @@ from sw.compiler.training.check import check_training
 from sw.compiler.training.emit import INPUT, OUTPUT, PARAMETERS, STATE, Emitter, Parameters
 from sw.compiler.training.gradient import WeightGradient
 from sw.compiler.training.memory import Copy, Layout, Scratch, Tensor
+from sw.compiler.training.pooling import Pooling
 from sw.compiler.training.products import Product
 from sw.compiler.training.tables import forward_windows, gradient_windows
 from sw.compiler.training.vectors import VectorWork
@@ -111,7 +112,7 @@ class _Compiler:
 
             self._both(node.name, convolve)
         elif isinstance(node, PoolNode):
-            self._both(node.name, lambda work, t: work.pool_forward(node, t[source], t[target]))
+            self._both(node.name, lambda work, t: Pooling(work=work, node=node).forward(t[source], t[target]))
         else:
             self._read(step, node.residual)
             records, residual = self.records[node.name], node.residual
@@ -150,7 +151,8 @@ class _Compiler:
             return self._conv_backward(step, node, dz)
         if isinstance(node, PoolNode):
             dx = self._new(f"gradient {step} {node.source}", node.source, step)
-            self._job("backward", node.name, lambda work, t: work.pool_backward(node, t[dz], t[node.source], t[node.target], t[dx]))
+            self._job("backward", node.name, lambda work, t: Pooling(work=work, node=node).backward(
+                t[dz], t[node.source], t[node.target], t[dx]))
             return [(node.source, dx)]
         return self._channel_backward(step, node, dz)
 

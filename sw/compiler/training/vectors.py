@@ -1,4 +1,4 @@
-"""Element-wise work: BatchNorm, biases, residual sums, sums of gradients, pooling. Instructions of the vector unit and of CHN.
+"""Element-wise work: BatchNorm, biases, residual sums, sums of gradients. Instructions of the vector unit and of CHN.
 
 A tensor is a row of pixels of some words each; as many pixels at a time as half a bank of the vector memory holds, a group of
 channel words at a time for which the channel memory has room. Channel records lie from 0, then come the constants of CHN and a word
@@ -7,7 +7,7 @@ of ones for the vector unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,8 @@ from hw.spec.sat.instructions import (
     CHANNEL_PROGRAMS,
     RECORD_WORDS,
     VEC_AFFINE,
-    VEC_EQUAL,
     VEC_FLAG,
-    VEC_MAX,
     VEC_SUMS,
-    VEC_UNEQUAL,
 )
 from hw.spec.training.norm import unbias
 from hw.spec.training_program import Place
@@ -30,7 +27,7 @@ from sw.compiler.emit import Axis
 from sw.compiler.problems import CompileError, Problem
 from sw.compiler.training.emit import STATE, Emitter, flat
 from sw.compiler.training.memory import Tensor
-from sw.training_graph import ChannelNode, PoolNode
+from sw.training_graph import ChannelNode
 
 S_WORD = 2
 """Word of a record with S, T, U."""
@@ -133,18 +130,18 @@ class VectorWork:
 
     # pixels ---------------------------------------------------------------------------------------------------------------
 
-    def _bank(self, bank: int, at: int = 0) -> int:
+    def bank(self, bank: int, at: int = 0) -> int:
         return bank * self.arch.vec_words + at
 
     def _load(self, tensor: Tensor, part: Part, bank: int) -> None:
         place = tensor.offset + part.start * tensor.words + part.word
-        self.emitter.load("vec", tensor.region, place, self._bank(bank), _axes(tensor, part))
+        self.emitter.load("vec", tensor.region, place, self.bank(bank), _axes(tensor, part))
 
     def _store(self, tensor: Tensor, part: Part, bank: int, at: int) -> None:
         place = tensor.offset + part.start * tensor.words + part.word
-        self.emitter.store("vec", tensor.region, place, self._bank(bank, at), _axes(tensor, part))
+        self.emitter.store("vec", tensor.region, place, self.bank(bank, at), _axes(tensor, part))
 
-    def _vec(self, op: int, part: Part, **fields: int) -> None:
+    def vec(self, op: int, part: Part, **fields: int) -> None:
         pitches = {f"{name}_pitch": part.words for name in "abc"}
         self.emitter.add("VEC", op=op, words=part.words, pixels=part.pixels, out_pitch=part.words, **{**pitches, **fields})
 
@@ -159,14 +156,14 @@ class VectorWork:
             self._load_records(records, group, node, x.pixels)
             for part in parts if batch else []:
                 self._load(x, part, A)
-                self._vec(VEC_SUMS, part, chn_addr=SUM_WORD, chn_pitch=RECORD_WORDS, square=1, resume=int(part is not parts[0]))
+                self.vec(VEC_SUMS, part, chn_addr=SUM_WORD, chn_pitch=RECORD_WORDS, square=1, resume=int(part is not parts[0]))
             self._chn(program, group, x.pixels)
             for part in parts:
                 if not batch or len(parts) > 1:
                     self._load(x, part, A)
                 if residual is not None:
                     self._load(residual, part, B)
-                self._vec(
+                self.vec(
                     VEC_AFFINE, part, chn_addr=S_WORD, chn_pitch=RECORD_WORDS, use_b=int(residual is not None), use_u=1,
                     relu=int(node.relu), out_bank=C,
                 )  # fmt: skip
@@ -184,7 +181,7 @@ class VectorWork:
             self._load_records(records, group, node, x.pixels)
             for part in parts:
                 self._load_operands(node, part, dz, x if norm else None, z)
-                self._vec(
+                self.vec(
                     VEC_SUMS, part, chn_addr=SUM_WORD, chn_pitch=RECORD_WORDS, square=int(not norm), masked=int(node.relu),
                     resume=int(part is not parts[0]),
                 )  # fmt: skip
@@ -205,13 +202,13 @@ class VectorWork:
     def _gradients(self, node: ChannelNode, part: Part, group: range, dx: Tensor | None, g: Tensor | None) -> None:
         """The gradient of a normalised tensor, and the masked gradient alone."""
         if dx is not None:
-            self._vec(
+            self.vec(
                 VEC_AFFINE, part, chn_addr=S_WORD, chn_pitch=RECORD_WORDS, use_b=1, use_u=1, masked=int(node.relu),
                 out_bank=A, out_addr=self.half,
             )  # fmt: skip
             self._store(dx, part, A, self.half)
         if g is not None:
-            self._vec(VEC_AFFINE, part, chn_addr=self._ones_addr(group), masked=int(node.relu), out_bank=B, out_addr=self.half)
+            self.vec(VEC_AFFINE, part, chn_addr=self._ones_addr(group), masked=int(node.relu), out_bank=B, out_addr=self.half)
             self._store(g, part, B, self.half)
 
     def add(self, a: Tensor, b: Tensor, total: Tensor) -> None:
@@ -221,67 +218,8 @@ class VectorWork:
             for part in self._parts(a, group):
                 self._load(a, part, A)
                 self._load(b, part, B)
-                self._vec(VEC_AFFINE, part, use_b=1, out_bank=C)
+                self.vec(VEC_AFFINE, part, use_b=1, out_bank=C)
                 self._store(total, part, C, 0)
-
-    # pooling --------------------------------------------------------------------------------------------------------------
-
-    def pool_forward(self, node: PoolNode, x: Tensor, y: Tensor) -> None:
-        factor = 1 / (node.kernel[0] * node.kernel[1])
-        if node.average:
-            self.emitter.load_parameters("chn", _mean_words(factor), 0)
-        for lattice in self._lattices(node, x, y):
-            here = 0
-            for number, place in enumerate(lattice.places):
-                lattice.load(self, x, place, A if number == 0 else B)
-                if number == 0 and not node.average:
-                    continue
-                first = {"chn_addr": 1 if number == 0 else 0, "use_b": int(number > 0)} if node.average else {}
-                there = lattice.size if here == 0 else 0
-                self._vec(VEC_AFFINE if node.average else VEC_MAX, lattice.part, a_addr=here, out_bank=A, out_addr=there, **first)
-                here = there
-            lattice.store_pooled(self, y, A, here)
-
-    def pool_backward(self, node: PoolNode, dy: Tensor, x: Tensor, y: Tensor, dx: Tensor) -> None:
-        if node.average:
-            self.emitter.load_parameters("chn", scale_words(1 / (node.kernel[0] * node.kernel[1])), 0)
-        for lattice in self._lattices(node, x, y):
-            if node.average:
-                lattice.load_pooled(self, dy, A)
-                self._vec(VEC_AFFINE, lattice.part, out_bank=B)
-                for place in lattice.places:
-                    lattice.store(self, dx, place, B, 0)
-                continue
-            lattice.load_pooled(self, y, B)
-            lattice.load_pooled(self, dy, C)
-            here = 0
-            for place in lattice.places:
-                lattice.load(self, x, place, A)
-                there = lattice.size if here == 0 else 0
-                self._vec(VEC_EQUAL, lattice.part, c_addr=here, out_bank=A, out_addr=lattice.size)
-                self._vec(VEC_UNEQUAL, lattice.part, c_addr=here, out_bank=C, out_addr=there)
-                lattice.store(self, dx, place, A, lattice.size)
-                here = there
-
-    def _lattices(self, node: PoolNode, x: Tensor, y: Tensor) -> Iterator[_Lattice]:
-        """Rows of pooled pixels, as many as fit: of all images where a window is the whole image, else of one."""
-        if y.words > self.half:
-            reason = f"a pixel of {y.words} words is larger than half a bank of the vector memory ({self.half})"
-            raise CompileError([Problem(place=self.emitter.layer, reason=reason, advice="raise vec_words of the architecture")])
-        if y.height == y.width == 1:
-            most = self.half // y.words
-            for image in range(0, y.batch, most):
-                yield _Lattice(node=node, image=image, images=min(most, y.batch - image), row=0, rows=1, col=0, cols=1, words=y.words)
-            return
-        cols = min(y.width, self.half // y.words)
-        rows = max(1, self.half // (y.words * cols)) if cols == y.width else 1
-        for image in range(y.batch):
-            for row in range(0, y.height, rows):
-                for col in range(0, y.width, cols):
-                    yield _Lattice(
-                        node=node, image=image, images=1, row=row, rows=min(rows, y.height - row),
-                        col=col, cols=min(cols, y.width - col), words=y.words,
-                    )  # fmt: skip
 
     # saturation flag --------------------------------------------------------------------------------------------------------
 
@@ -293,61 +231,6 @@ class VectorWork:
         self.emitter.store("vec", place.region, place.offset + number, 0, flat(1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Lattice:
-    """Pooled pixels of some images, rows and columns, and what stands at one place of each of their windows."""
-
-    node: PoolNode
-    image: int
-    images: int
-    row: int
-    rows: int
-    col: int
-    cols: int
-    words: int
-
-    @property
-    def places(self) -> Sequence[tuple[int, int]]:
-        return [(i, j) for i in range(self.node.kernel[0]) for j in range(self.node.kernel[1])]
-
-    @property
-    def part(self) -> Part:
-        return Part(start=0, stop=self.images * self.rows * self.cols, word=0, words=self.words)
-
-    @property
-    def size(self) -> int:
-        """Words of the pooled pixels."""
-        return self.part.pixels * self.words
-
-    def _spread(self, tensor: Tensor, kernel: tuple[int, int]) -> list[Axis]:
-        return [
-            Axis(count=self.images, memory=tensor.height * tensor.width * tensor.words, chip=self.rows * self.cols * self.words),
-            Axis(count=self.rows, memory=kernel[0] * tensor.width * tensor.words, chip=self.cols * self.words),
-            Axis(count=self.cols, memory=kernel[1] * tensor.words, chip=self.words),
-            Axis(count=self.words, memory=1, chip=1),
-        ]
-
-    def _at(self, tensor: Tensor, place: tuple[int, int]) -> int:
-        kernel = self.node.kernel
-        return tensor.at(self.image, self.row * kernel[0] + place[0], self.col * kernel[1] + place[1])
-
-    def load(self, work: VectorWork, x: Tensor, place: tuple[int, int], bank: int) -> None:
-        work.emitter.load("vec", x.region, self._at(x, place), work._bank(bank), self._spread(x, self.node.kernel))
-
-    def store(self, work: VectorWork, x: Tensor, place: tuple[int, int], bank: int, at: int) -> None:
-        work.emitter.store("vec", x.region, self._at(x, place), work._bank(bank, at), self._spread(x, self.node.kernel))
-
-    def load_pooled(self, work: VectorWork, y: Tensor, bank: int) -> None:
-        work.emitter.load("vec", y.region, y.at(self.image, self.row, self.col), work._bank(bank), self._spread(y, (1, 1)))
-
-    def store_pooled(self, work: VectorWork, y: Tensor, bank: int, at: int) -> None:
-        work.emitter.store("vec", y.region, y.at(self.image, self.row, self.col), work._bank(bank, at), self._spread(y, (1, 1)))
-
-
 def _axes(tensor: Tensor, part: Part) -> list[Axis]:
     return [Axis(count=part.pixels, memory=tensor.words, chip=part.words), Axis(count=part.words, memory=1, chip=1)]
 
-
-def _mean_words(factor: float) -> bytes:
-    """S, T, U of a mean's later terms (1 and the factor), then of its first (the factor)."""
-    return np.array([1, factor, 0, 0, factor, 0, 0, 0], np.float32).tobytes()
