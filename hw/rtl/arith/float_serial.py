@@ -20,7 +20,7 @@ from hw.rtl.arith.float_parts import (
 from hw.spec.sat.latency import FP32_DIVIDE, FP32_SQRT, INT_TO_FP32
 
 FIRST_BIT = 1
-"""The cycle after ``start`` in which a quotient's or root's first bit is found, which is always one; from the next one on another each."""
+"""The cycle after ``start`` in which a quotient's or root's first bit is found, which is always one; each later cycle finds another."""
 
 LAST_BIT = FIRST_BIT + SIGNIFICAND
 """The cycle in which the bit below the significand is found, the one to round with; the rest only tells whether the result is exact."""
@@ -212,7 +212,7 @@ class Fp32Sqrt(wiring.Component):
 
 
 class IntToFp32(wiring.Component):
-    """``o = hw.spec.floats.fp32_from_int(value, exponent)``, in binary steps.
+    """``o = hw.spec.floats.fp32_from_int(value, exponent)``, normalised in binary steps.
 
     Members
     -------
@@ -243,12 +243,14 @@ class IntToFp32(wiring.Component):
         sign = Signal(name="work_sign", reset_less=True)
         with m.If(self.start):
             # The exponent field of bit 127.
-            m.d.sync += [work.eq(abs(self.value)), sign.eq(self.value[-1]), exponent.eq(self.exponent + (127 + BIAS))]
+            m.d.sync += [work.eq(self.value), sign.eq(self.value[-1]), exponent.eq(self.exponent + (127 + BIAS))]
         with m.Switch(count):
-            for number, step in enumerate(self.STEPS, 1):
+            with m.Case(1):
+                m.d.sync += work.eq((work ^ sign.replicate(128)) + sign)
+            for number, step in enumerate(self.STEPS, 2):
                 with m.Case(number), m.If(~work[-step:].any()):
                     m.d.sync += [work.eq(work << step), exponent.eq(exponent - step)]
-        settled = register(m, combined(m, {"work": work, "exponent": exponent, "sign": sign}, [self._align]), len(self.STEPS) + 1)
+        settled = register(m, combined(m, {"work": work, "exponent": exponent, "sign": sign}, [self._align]), len(self.STEPS) + 2)
         result = combined(m, settled, [self._round])
         held(m, count == self.latency - 1, {"o": (self.o, result["o"]), "saturated": (self.saturated, result["saturated"])})
         return m
