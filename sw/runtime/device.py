@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from hw.spec.program import Program
 from sw.runtime.errors import DeviceError, raise_fault
 from sw.runtime.placement import Placement, contents, place
 from sw.runtime.records import RunRecord
+
+if TYPE_CHECKING:
+    from hw.spec.training_program import TrainingProgram
+    from sw.runtime.training import TrainingSession
 
 Tensors = dict[str, np.ndarray]
 Counters = dict[str, int]
@@ -128,6 +132,12 @@ class Device(ABC):
             for layout in program.outputs
         }
         return ImageRun(outputs=outputs, launch=launch)
+
+    def open_session(self, program: TrainingProgram, state: Mapping[str, np.ndarray]) -> TrainingSession:
+        """A training session: the program and its state are loaded, weights are prepared. Errors as TrainingSession's."""
+        from sw.runtime.training import TrainingSession
+
+        return TrainingSession(self, program, state)
 
     def dirty(self, program: Program, seed: int) -> None:
         """Fill the memory that the program will use with random bytes, as another program would leave it."""

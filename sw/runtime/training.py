@@ -17,10 +17,9 @@ from hw.spec.training import Hyper, softmax_cross_entropy
 from hw.spec.training_program import RECORD_FLOATS, RECORDS, Place, TrainingProgram
 from sw.runtime.errors import DeviceError, raise_fault
 from sw.runtime.placement import Placement, contents, place
-from sw.runtime.records import RunRecord
 
 if TYPE_CHECKING:
-    from sw.runtime.device import Device
+    from sw.runtime.device import Device, Launch
 
 Arrays = dict[str, np.ndarray]
 NORM_PARTS = ("scale", "bias", "scale_velocity", "bias_velocity", "running_mean", "running_variance")
@@ -30,18 +29,17 @@ PARTS = {"norm": NORM_PARTS, "bias": BIAS_PARTS}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepReport:
-    """One training step: mean loss, logits (N, classes), whether it was skipped because a gradient saturated, and counters.
+    """One training step: mean loss, logits (N, classes), whether it was skipped because a gradient saturated.
 
-    ``activations_saturated``: something saturated in the forward pass; the step counts all the same. ``records``: what each
-    program wrote, where the session was asked to record.
+    ``activations_saturated``: something saturated in the forward pass; the step counts all the same. ``launches``: the programs that
+    ran, with counters and, where the session was asked to record, with what they wrote.
     """
 
     loss: float
     logits: np.ndarray
     skipped: bool
     activations_saturated: bool
-    counters: dict[str, dict[str, int]]
-    records: dict[str, RunRecord]
+    launches: dict[str, Launch]
 
 
 class TrainingSession:
@@ -73,27 +71,24 @@ class TrainingSession:
     def step(self, batch: tuple[np.ndarray, np.ndarray], hyper: Hyper, *, record: bool = False) -> StepReport:
         """Train on a batch: images float16 (N, H, W, C) and labels (N,)."""
         images, labels = batch
-        counters: dict[str, dict[str, int]] = {}
-        records: dict[str, RunRecord] = {}
+        launches: dict[str, Launch] = {}
         self._write("images", self._checked_images(images))
         self._write("hyper", hyper_words(hyper))
-        self._run("forward", counters, records, record)
+        launches["forward"] = self._run("forward", record)
         logits = self._logits()
         loss, gradient = softmax_cross_entropy(logits, np.asarray(labels), hyper.loss_scale)
         self._write("gradient", gradient.reshape(self.program.places["gradient"].shape))
-        self._run("backward", counters, records, record)
+        launches["backward"] = self._run("backward", record)
         flags = self._flags()
         if not flags[1]:
-            self._run("update", counters, records, record)
+            launches["update"] = self._run("update", record)
         self.steps += 1
-        return StepReport(
-            loss=loss, logits=logits, skipped=flags[1], activations_saturated=flags[0], counters=counters, records=records
-        )
+        return StepReport(loss=loss, logits=logits, skipped=flags[1], activations_saturated=flags[0], launches=launches)
 
-    def infer(self, images: np.ndarray, *, record: bool = False) -> np.ndarray:
+    def infer(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of a batch with the running statistics."""
         self._write("images", self._checked_images(images))
-        self._run("infer", {}, {}, record)
+        self._run("infer", False)
         return self._logits()
 
     def state(self) -> Arrays:
@@ -115,7 +110,7 @@ class TrainingSession:
             raise DeviceError(f"the program has no state {unknown}; it has {sorted(self._state_names())}")
         for name, data in packed.items():
             self.device.write_memory(self._address(self.program.places[name]), data)
-        self._run("prepare", {}, {}, False)
+        self._run("prepare", False)
 
     # ----------------------------------------------------------------------------------------------------------------------
 
@@ -144,14 +139,12 @@ class TrainingSession:
             raise DeviceError(f"images must be finite float16 of shape {self.batch_shape}, not {images.dtype} {images.shape}")
         return images
 
-    def _run(self, name: str, counters: dict[str, dict[str, int]], records: dict[str, RunRecord], record: bool) -> None:
+    def _run(self, name: str, record: bool) -> Launch:
         program = self.program.program(name)
         self.device.write_memory(self._placement.program_address, program.image)
         launch = self.device.launch(program, replace(self._placement, program_length=len(program.image)), record=record)
         raise_fault(launch.outcome, program)
-        counters[name] = launch.counters
-        if launch.record is not None:
-            records[name] = launch.record
+        return launch
 
     def _logits(self) -> np.ndarray:
         logits = self._read("logits")

@@ -26,7 +26,7 @@ SMALL = SatArch(
 
 
 def session(graph: TrainingGraph, arch: SatArch) -> TrainingSession:
-    return TrainingSession(open_device("interpreter", seed=3), compile_training(graph, arch), graph.state.arrays())
+    return open_device("interpreter", seed=3).open_session(compile_training(graph, arch), graph.state.arrays())
 
 
 def same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> int:
