@@ -43,4 +43,4 @@ def test_a_wrong_rounding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not report.ok
     assert report.links["graph_machine"].ok
     assert report.links["machine_rtl"].mismatches > 100 and report.links["memory"].mismatches > 100
-    assert any("layer stem" in words for words in report.first)
+    assert any("machine_rtl: image 0: instruction" in words for words in report.first), report.first
