@@ -3,19 +3,23 @@
 from sw.sparse.choose import Choice
 from sw.sparse.convert import choices, densify, set_step, sparsify, step_of
 from sw.sparse.layers import SparseConv2d, SparseLinear, refresh
+from sw.sparse.macs import LayerMacs, Report, report
 from sw.sparse.rules import METHODS, Rule
 from sw.sparse.select import NonFiniteError
 
 __all__ = [
     "METHODS",
     "Choice",
+    "LayerMacs",
     "NonFiniteError",
+    "Report",
     "Rule",
     "SparseConv2d",
     "SparseLinear",
     "choices",
     "densify",
     "refresh",
+    "report",
     "set_step",
     "sparsify",
     "step_of",

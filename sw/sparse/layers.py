@@ -1,8 +1,9 @@
 """Linear and Conv2d whose products use N:M copies of their weight; parameters, names and values are the dense layer's.
 
 The copies are made when the weight changes, not when it is used: a layer keeps them with the weight's version counter, which
-every optimiser, `load_state_dict` and in-place edit moves on. Edits that torch itself does not count (``weight.data`` in
-place) need `refresh`. In a compiled graph the copies are made once in each forward pass, by one operator each.
+every optimiser (fused ones by `sw.sparse.fused`), `load_state_dict` and in-place edit moves on. Edits that torch itself does
+not count (``weight.data`` in place) need `refresh`. In a compiled graph the copies are made once in each forward pass, by one
+operator each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sw.sparse.functions import Backward, Geometry, Operands, sparse_conv2d, sparse_linear
+from sw.sparse.fused import watch_fused_optimizers
 from sw.sparse.ops import select_weight
 from sw.sparse.rules import Rule
 from sw.sparse.select import refuse_non_finite
@@ -60,10 +62,15 @@ class SparseLayer(nn.Module):
         """Take a rule; ``place`` is the name for messages, ``number`` the layer's of the random counter."""
         self.rule, self.place, self.number, self.clock = rule, place, number, clock
         self.generated, self._kept = 0, None
+        watch_fused_optimizers()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies belong to this weight in this process: neither pickled nor copied."""
         return {**self.__dict__, "_kept": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        watch_fused_optimizers()  # this may be another process
 
     def forward_weight(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weight of Y: N:M along the input channels, or dense; no gradient."""

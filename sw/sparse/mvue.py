@@ -8,7 +8,7 @@ magnitudes:
 - 2:4: value i stays with probability p_i and becomes a_i / p_i. With the largest magnitude L below S - L, p_i = 2 |a_i| / S;
   else the largest stays as it is (p = 1) and one of the others, p_i = |a_i| / (S - L). These are the probabilities of least
   variance with two values to a group; two are drawn by systematic sampling: value i stays where one of u, u + 1 falls
-  between the sums of p before and after it.
+  in [sum of p before it, sum with it).
 
 The expected value of every element is the element, up to the rounding of p and of the 24 bits of u.
 """
@@ -75,7 +75,7 @@ def _two_of_four(groups: Tensor, u: Tensor) -> Tensor:
     chance = torch.where(largest < rest, 2 * size / total, torch.where(top, 1.0, size / rest)).nan_to_num(0.0)
     sums = chance.cumsum(1).clamp(max=2.0)
     sums[:, 3] = 2.0  # what rounding took from the last sum
-    passed = torch.floor(sums - u.double().unsqueeze(1)) + 1  # points u, u + 1 up to here
+    passed = torch.ceil(sums - u.double().unsqueeze(1))  # how many of the points u, u + 1 lie below
     taken = torch.diff(passed, dim=1, prepend=torch.zeros_like(passed[:, :1])) > 0
     value = torch.where(chance == 1, groups, (groups.double() / chance).to(groups.dtype))
     return torch.where(taken & (chance > 0), value, torch.where(total.isfinite(), 0, groups))

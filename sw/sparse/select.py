@@ -57,7 +57,7 @@ def _dispatch(values: Tensor, n: int, m: int, axis: int) -> tuple[Tensor, bool]:
 def select_definition(values: Tensor, n: int, m: int, axis: int) -> Tensor:
     """`select` in torch operations of any device; the kernel is equal to it on every value."""
     moved = values.detach().movedim(axis, -1)
-    grouped = moved.reshape(*moved.shape[:-1], -1, m).contiguous()
+    grouped = moved.reshape(*moved.shape[:-1], moved.shape[-1] // m, m).contiguous()
     word = _WORDS[values.dtype]
     magnitude = grouped.view(word) & torch.iinfo(word).max
     order = torch.sort(magnitude, dim=-1, descending=True, stable=True).indices[..., :n]
