@@ -35,6 +35,7 @@ from hw.spec.training import (
     norm_fixed,
     norm_forward,
     softmax_cross_entropy,
+    summed,
     updated,
 )
 from hw.spec.training.rounded import half, watching
@@ -96,7 +97,18 @@ class PoolNode:
     average: bool = False
 
 
-Node = ConvNode | ChannelNode | PoolNode
+@dataclass(frozen=True, kw_only=True)
+class SumNode:
+    """A residual sum that stands alone, then a ReLU if wanted."""
+
+    name: str
+    source: str
+    target: str
+    residual: str
+    relu: bool = False
+
+
+Node = ConvNode | ChannelNode | PoolNode | SumNode
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,7 +197,7 @@ class TrainingGraph:
         """(H, W, C) of every tensor; TrainingGraphError where a node does not fit its source."""
         shapes = {INPUT: self.shape}
         for node in self.nodes:
-            sources = [node.source, *([node.residual] if isinstance(node, ChannelNode) and node.residual else [])]
+            sources = [node.source, *([residual] if (residual := getattr(node, "residual", None)) else [])]
             if missing := [name for name in sources if name not in shapes]:
                 raise TrainingGraphError(f"node {node.name} reads {missing} before anything writes it")
             if node.target in shapes:
@@ -292,8 +304,9 @@ def _result(node: Node, sources: list[tuple[int, int, int]]) -> tuple[int, int, 
         if (node.average and w.overlaps) or min(w.size(height, width)) < 1:
             raise TrainingGraphError(f"node {node.name}: {w} must not overlap for an average, and must fit into {height}x{width}")
         return (*w.size(height, width), channels)
-    if channels != node.channels or any(other != sources[0] for other in sources):
-        raise TrainingGraphError(f"node {node.name} has {node.channels} channels, its sources are {sources}")
+    if channels != getattr(node, "channels", channels) or any(other != sources[0] for other in sources):
+        wanted = f"{node.channels} channels" if isinstance(node, ChannelNode) else "two sources of one shape"
+        raise TrainingGraphError(f"node {node.name} has {wanted}, its sources are {sources}")
     return sources[0]
 
 
@@ -310,6 +323,8 @@ def _forward(node: Node, values: Mapping[str, Array], state: TrainingState, prod
         return half(products.forward(x, weight, node.geometry))
     if isinstance(node, PoolNode):
         return average_pool(x, node.window) if node.average else max_pool(x, node.window)
+    if isinstance(node, SumNode):
+        return summed(x, values[node.residual], node.relu)
     residual = None if node.residual is None else values[node.residual]
     return bias_forward(x, state.channels[node.name], residual, node.relu)
 
@@ -324,6 +339,8 @@ def _backward(node: Node, tape: Tape, found: Gradients, products: Products) -> l
         w = node.window
         return [(node.source, average_pool_backward(dz, w) if node.average else max_pool_backward(dz, x, z, w))]
     g = masked(dz, z) if node.relu else dz
+    if isinstance(node, SumNode):
+        return [(node.source, g), (node.residual, g)]
     state = tape.state.channels[node.name]
     if node.constants is not None:
         assert isinstance(state, NormState)

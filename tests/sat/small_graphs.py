@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hw.spec.training import BiasState, Geometry, NormConstants, NormState, PoolWindow
-from sw.training_graph import ChannelNode, ConvNode, Node, Pattern, PoolNode, TrainingGraph, TrainingState, WeightState
+from sw.training_graph import ChannelNode, ConvNode, Node, Pattern, PoolNode, SumNode, TrainingGraph, TrainingState, WeightState
 
 Array = np.ndarray
 
@@ -72,7 +72,9 @@ def residual_network(
         norm("n2", "c2.y", 2 * width, residual="shortcut_norm.z"),
         conv("c3", "n2.z", half, (2 * width, 2 * width), kernel=1, pattern=pattern),
         norm("n3", "c3.y", 2 * width, residual="n2.z"),
-        PoolNode(name="mean", source="n3.z", target="mean.z", window=PoolWindow(kernel=(half, half)), average=True),
+        SumNode(name="sum", source="n1.z", residual="n3.z", target="sum.z", relu=True),
+        SumNode(name="plain", source="sum.z", residual="n3.z", target="plain.z"),
+        PoolNode(name="mean", source="plain.z", target="mean.z", window=PoolWindow(kernel=(half, half)), average=True),
         conv("head", "mean.z", 1, (2 * width, classes), kernel=1),
         ChannelNode(name="head_bias", source="head.y", target="logits", channels=classes),
     )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from hw.spec.training import Hyper, PoolWindow, max_pool, max_pool_backward
-from sw.training_graph import ChannelNode, ConvNode, PoolNode, TrainingGraph, TrainingGraphError
+from sw.training_graph import ChannelNode, ConvNode, PoolNode, SumNode, TrainingGraph, TrainingGraphError
 from tests.sat.small_graphs import random_batch, residual_network
 
 TOLERANCE = 0.03
@@ -39,6 +39,8 @@ def torch_pass(graph: TrainingGraph, images: np.ndarray, labels: np.ndarray) -> 
             y = F.conv2d(x, weight, stride=node.geometry.stride, padding=node.geometry.padding)
         elif isinstance(node, PoolNode):
             y = pooled(node, x)
+        elif isinstance(node, SumNode):
+            y = torch.relu(x + values[node.residual]) if node.relu else x + values[node.residual]
         else:
             scale, bias = leaves[f"{node.name}.scale"], leaves[f"{node.name}.bias"]
             y = F.batch_norm(x, None, None, scale, bias, True, eps=1e-5) if node.constants else x + bias[:, None, None]

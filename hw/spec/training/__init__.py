@@ -12,6 +12,7 @@ from hw.spec.training.elementwise import (
     max_pool,
     max_pool_backward,
     scaled,
+    summed,
 )
 from hw.spec.training.loss import softmax_cross_entropy
 from hw.spec.training.norm import (
@@ -52,6 +53,6 @@ __all__ = [
     "norm_fixed",
     "norm_forward",
     "scaled",
-    "softmax_cross_entropy",
+    "softmax_cross_entropy", "summed",
     "updated",
 ]  # fmt: skip

@@ -19,6 +19,12 @@ def add(a: Array, b: Array) -> Array:
     return half(rounded.add(wide(a), wide(b)))
 
 
+def summed(a: Array, b: Array, relu: bool) -> Array:
+    """Sum of two tensors (float16); with ``relu`` what is negative or -0 becomes +0."""
+    result = rounded.add(wide(a), wide(b))
+    return half(np.where(result > 0, result, np.float32(0)) if relu else result)
+
+
 def scaled(a: Array, factor: np.float32) -> Array:
     """float16 times an FP32 constant."""
     return half(multiply(wide(a), np.broadcast_to(factor, a.shape)))

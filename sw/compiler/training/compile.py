@@ -21,7 +21,7 @@ from sw.compiler.training.products import Product
 from sw.compiler.training.tables import forward_windows, gradient_windows
 from sw.compiler.training.vectors import VectorWork
 from sw.training_graph import INPUT as IMAGES
-from sw.training_graph import ChannelNode, ConvNode, PoolNode, TrainingGraph
+from sw.training_graph import ChannelNode, ConvNode, Node, PoolNode, SumNode, TrainingGraph
 
 REGION_KINDS = ("parameters", "input", "output", "scratch", "input", "scratch", "scratch", "scratch")
 REGION_NAMES = ("parameters", "input", "output", "state", "hyper", "scratch", "weights", "gradients")
@@ -97,7 +97,7 @@ class _Compiler:
 
     # forward --------------------------------------------------------------------------------------------------------------
 
-    def _forward(self, step: int, node: ConvNode | ChannelNode | PoolNode) -> None:
+    def _forward(self, step: int, node: Node) -> None:
         source, target = node.source, node.target
         self._new(target, target, step)
         self._read(step, source)
@@ -113,6 +113,9 @@ class _Compiler:
             self._both(node.name, convolve)
         elif isinstance(node, PoolNode):
             self._both(node.name, lambda work, t: Pooling(work=work, node=node).forward(t[source], t[target]))
+        elif isinstance(node, SumNode):
+            self._read(step, node.residual)
+            self._both(node.name, lambda work, t: work.add(t[source], t[node.residual], t[target], relu=node.relu))
         else:
             self._read(step, node.residual)
             records, residual = self.records[node.name], node.residual
@@ -144,7 +147,7 @@ class _Compiler:
         self._job("backward", f"sum of gradients of {tensor}", lambda work, t: work.add(t[a], t[b], t[total]))
         return total
 
-    def _node_backward(self, step: int, node: ConvNode | ChannelNode | PoolNode, dz: str) -> list[tuple[str, str]]:
+    def _node_backward(self, step: int, node: Node, dz: str) -> list[tuple[str, str]]:
         """Emit a node's backward pass; returns (tensor, key) of the gradients that it contributes."""
         self._read(step, dz, node.source, node.target)
         if isinstance(node, ConvNode):
@@ -154,7 +157,17 @@ class _Compiler:
             self._job("backward", node.name, lambda work, t: Pooling(work=work, node=node).backward(
                 t[dz], t[node.source], t[node.target], t[dx]))
             return [(node.source, dx)]
+        if isinstance(node, SumNode):
+            return self._sum_backward(step, node, dz)
         return self._channel_backward(step, node, dz)
+
+    def _sum_backward(self, step: int, node: SumNode, dz: str) -> list[tuple[str, str]]:
+        """Both sources get the same gradient."""
+        g = dz
+        if node.relu:
+            g = self._new(f"masked {step} {node.target}", node.target, step)
+            self._job("backward", node.name, lambda work, t: work.mask(t[dz], t[node.target], t[g]))
+        return [(node.source, g), (node.residual, g)]
 
     def _conv_backward(self, step: int, node: ConvNode, dz: str) -> list[tuple[str, str]]:
         weights, g, source = self.weights[node.name], node.geometry, node.source

@@ -211,15 +211,25 @@ class VectorWork:
             self.vec(VEC_AFFINE, part, chn_addr=self._ones_addr(group), masked=int(node.relu), out_bank=B, out_addr=self.half)
             self._store(g, part, B, self.half)
 
-    def add(self, a: Tensor, b: Tensor, total: Tensor) -> None:
-        """Sum of two gradients."""
+    def add(self, a: Tensor, b: Tensor, total: Tensor, *, relu: bool = False) -> None:
+        """Sum of two tensors."""
         self.emitter.load_parameters("chn", scale_words(1.0), 0)
         for group in (range(at, min(at + self.half, a.words)) for at in range(0, a.words, self.half)):
             for part in self._parts(a, group):
                 self._load(a, part, A)
                 self._load(b, part, B)
-                self.vec(VEC_AFFINE, part, use_b=1, out_bank=C)
+                self.vec(VEC_AFFINE, part, use_b=1, relu=int(relu), out_bank=C)
                 self._store(total, part, C, 0)
+
+    def mask(self, dz: Tensor, z: Tensor, g: Tensor) -> None:
+        """The gradient before a ReLU whose result is z."""
+        self.emitter.load_parameters("chn", scale_words(1.0), 0)
+        for group in (range(at, min(at + self.half, z.words)) for at in range(0, z.words, self.half)):
+            for part in self._parts(z, group):
+                self._load(dz, part, A)
+                self._load(z, part, C)
+                self.vec(VEC_AFFINE, part, masked=1, out_bank=B)
+                self._store(g, part, B, 0)
 
     # saturation flag --------------------------------------------------------------------------------------------------------
 
