@@ -24,7 +24,7 @@ DIGITS_PER_ROW = 20
 DEFORM_PANELS = 6
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,28 +36,28 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure, words: str) -> str:
+def as_svg(figure: Figure, words: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return f'<figure role="img" aria-label="{words}">{text[text.index("<svg") :]}</figure>'
 
 
-def _png(figure: Figure, words: str) -> str:
+def as_png(figure: Figure, words: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<figure><img alt="{words}" src="data:image/png;base64,{data}"></figure>'
 
 
-def _plain(axes: Any) -> None:
+def plain(axes: Any) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def curves_png(history: Sequence[Progress]) -> bytes:
     """Loss and held-out accuracy by epoch, the float and the fixed-point phase one after the other, as a PNG file."""
-    figure = _figure(8.0, 3.0)
+    figure = figure_of(8.0, 3.0)
     loss, score = figure.subplots(1, 2)
     epochs = np.arange(1, len(history) + 1)
     for axes, values, name in ((loss, [p.loss for p in history], "loss"), (score, [p.accuracy for p in history], "held-out score")):
@@ -65,7 +65,7 @@ def curves_png(history: Sequence[Progress]) -> bytes:
             chosen = [i for i, p in enumerate(history) if p.phase == phase]
             axes.plot(epochs[chosen], [values[i] for i in chosen], marker="o", markersize=3, color=color, label=phase)
         axes.set(xlabel="epoch", ylabel=name)
-        _plain(axes)
+        plain(axes)
     score.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
@@ -75,7 +75,7 @@ def curves_png(history: Sequence[Progress]) -> bytes:
 def digits_figure(images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> str:
     """Images (N, 1, H, W) with the class that the core gave; wrong ones are framed and show the label too."""
     rows = -(-len(images) // DIGITS_PER_ROW)
-    figure = _figure(10.5, 0.66 * rows)
+    figure = figure_of(10.5, 0.66 * rows)
     grid = figure.subplots(rows, DIGITS_PER_ROW, squeeze=False)
     for place, axes in enumerate(grid.reshape(-1)):
         axes.set_xticks([])
@@ -89,7 +89,7 @@ def digits_figure(images: np.ndarray, labels: np.ndarray, predictions: np.ndarra
         axes.set_title(title, fontsize=8, color=GREEN if right else RED, pad=2, weight="normal" if right else "bold")
         for spine in axes.spines.values():
             spine.set(color=GRID if right else RED, linewidth=0.6 if right else 2)
-    return _png(figure, "verified digits with the class that the core gave")
+    return as_png(figure, "verified digits with the class that the core gave")
 
 
 def deform_figure(graph: IntegerGraph, trace: dict[str, np.ndarray], images: np.ndarray) -> str:
@@ -99,14 +99,14 @@ def deform_figure(graph: IntegerGraph, trace: dict[str, np.ndarray], images: np.
         return ""
     offsets = np.clip(trace[node.inputs[1]][:, 0], OFFSET_MIN, OFFSET_MAX)
     count = min(DEFORM_PANELS, len(images))
-    figure = _figure(10.5, 10.5 / DEFORM_PANELS * 1.15)
+    figure = figure_of(10.5, 10.5 / DEFORM_PANELS * 1.15)
     panels = figure.subplots(1, DEFORM_PANELS, squeeze=False)[0]
     for axes in panels[count:]:
         axes.axis("off")
     scale = images.shape[-1] / graph.tensors[node.inputs[0]].shape[-1]
     for axes, image, s in zip(panels, images[:count, 0], offsets[:count], strict=False):
         _draw_taps(axes, image, s, scale, node.operation.stride)
-    return _png(figure, "sampling points of the deformable layer")
+    return as_png(figure, "sampling points of the deformable layer")
 
 
 def _draw_taps(axes: Any, image: np.ndarray, s: np.ndarray, scale: float, stride: int) -> None:
@@ -150,7 +150,7 @@ def _frame(size: int) -> Any:
 
 def cycles_figure(layers: Sequence[LayerCycles]) -> str:
     """Stacked bars of load, compute and store per layer, with the array's utilisation beside the layers that use it."""
-    figure = _figure(10.5, 0.27 * len(layers) + 0.8)
+    figure = figure_of(10.5, 0.27 * len(layers) + 0.8)
     bars, used = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     names = [layer.layer for layer in layers]
     left = np.zeros(len(layers))
@@ -165,15 +165,15 @@ def cycles_figure(layers: Sequence[LayerCycles]) -> str:
     used.set_xlabel("array utilisation while computing, %")
     used.set_xlim(0, 100)
     for axes in (bars, used):
-        _plain(axes)
+        plain(axes)
         axes.grid(axis="x", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
-    return _svg(figure, "cycles and utilisation per layer")
+    return as_svg(figure, "cycles and utilisation per layer")
 
 
 def loss_figure(history: Sequence[Any]) -> str:
     """Loss and held-out accuracy over the epochs of both phases."""
-    figure = _figure(10.5, 2.6)
+    figure = figure_of(10.5, 2.6)
     loss, accuracy = figure.subplots(1, 2)
     for phase, colour in (("float", BLUE), ("fixed", ORANGE)):
         epochs = [i + 1 for i, p in enumerate(history) if p.phase == phase]
@@ -184,7 +184,7 @@ def loss_figure(history: Sequence[Any]) -> str:
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
     accuracy.set(xlabel="epoch", ylabel="held-out accuracy, %")
     for axes in (loss, accuracy):
-        _plain(axes)
+        plain(axes)
         axes.grid(color=GRID, linewidth=0.6)
         axes.legend(frameon=False)
-    return _svg(figure, "loss and accuracy over the epochs")
+    return as_svg(figure, "loss and accuracy over the epochs")

@@ -41,7 +41,7 @@ def digits_page(result: DigitsResult) -> str:
     parts = [
         "<h1>Bitloom: handwritten digits, from training to Verilog</h1>",
         _verdict(result.report),
-        _facts([
+        facts_row([
             (f"{data['float_accuracy']:.2%}", "float accuracy"),
             (f"{data['fixed_accuracy']:.2%}", f"fixed-point accuracy, {data['held_out_images']} held-out images"),
             (f"{data['cycles']:,}", "cycles per image, from the core's counter"),
@@ -68,8 +68,8 @@ def digits_page(result: DigitsResult) -> str:
         "<p>Equal zeros prove little. Fractions over all compared images; a code is saturated at the end of its format.</p>",
         alive_table(result.report),
         "<h2>Hashes and versions</h2>",
-        _table(("what", "sha256 or identity"), [(k, f"<code>{escape(v)}</code>") for k, v in data["hashes"].items()]),
-        _table(("package", "version"), [(escape(k), escape(v)) for k, v in data["versions"].items()]),
+        html_table(("what", "sha256 or identity"), [(k, f"<code>{escape(v)}</code>") for k, v in data["hashes"].items()]),
+        html_table(("package", "version"), [(escape(k), escape(v)) for k, v in data["versions"].items()]),
     ]  # fmt: skip
     return page("Bitloom: digits", parts)
 
@@ -88,17 +88,17 @@ def links_table(report: Report) -> str:
     rows: list[tuple[str, ...]] = []
     for link in (*report.links.values(), *([report.timing] if report.timing else [])):
         words = LINK_WORDS.get(link.name, "")
-        rows.append((link.name, words, f"{link.compared:,} {link.unit}", f"{link.mismatches:,}", _word(link.ok)))
+        rows.append((link.name, words, f"{link.compared:,} {link.unit}", f"{link.mismatches:,}", word(link.ok)))
         if link.name == "machine_rtl":
             rows += [_variant_row(name, counts) for name, counts in report.variants.items()]
-    return _table(("link", "equal on both sides", "compared", "mismatches", ""), rows, numbers=(2, 3))
+    return html_table(("link", "equal on both sides", "compared", "mismatches", ""), rows, numbers=(2, 3))
 
 
 def _variant_row(name: str, counts: Mapping[str, int]) -> tuple[str, ...]:
     stalls = f", {counts['stall_cycles']:,} cycles stalled" if counts["stall_cycles"] else ""
     words = f"of it, {counts['images']} images with {escape(name)}{stalls}"
     ok = counts["compared"] > 0 and not counts["mismatches"]
-    return "", words, f"{counts['compared']:,} bytes", f"{counts['mismatches']:,}", _word(ok)
+    return "", words, f"{counts['compared']:,} bytes", f"{counts['mismatches']:,}", word(ok)
 
 
 def alive_table(report: Report) -> str:
@@ -106,7 +106,7 @@ def alive_table(report: Report) -> str:
         (escape(t.tensor), f"{t.codes:,}", f"{t.zero:.1%}", f"{t.saturated:.2%}", f"{t.constant_channels:.1%}")
         for t in report.alive
     ]
-    return _table(("tensor", "codes", "zero", "saturated", "constant channels"), rows, numbers=(1, 2, 3, 4))
+    return html_table(("tensor", "codes", "zero", "saturated", "constant channels"), rows, numbers=(1, 2, 3, 4))
 
 
 def _verdict(report: Report) -> str:
@@ -130,16 +130,16 @@ def _cycles_words(data: dict) -> str:
     )
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
+def facts_row(facts: Sequence[tuple[str, str]]) -> str:
     boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(words)}</span></div>" for value, words in facts)
     return f'<div class="facts">{boxes}</div>'
 
 
-def _word(ok: bool) -> str:
+def word(ok: bool) -> str:
     return '<span class="ok">equal</span>' if ok else '<span class="bad">NOT EQUAL</span>'
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(f"<{tag}{' class=n' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
 

@@ -6,7 +6,7 @@ they lie, with the same place in their 4 KB blocks, take equally long; so each k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hw.spec.sat.timing import MemoryTiming, instruction_cycles
@@ -16,6 +16,7 @@ from hw.spec.arch import WORD_BYTES
 from hw.spec.isa import Instruction
 from hw.spec.sat import SatArch
 from hw.spec.training_program import TrainingProgram
+from sw.runtime.records import InstructionTime
 
 PASSES = ("forward", "backward", "update")
 """Programs of a step."""
@@ -68,6 +69,33 @@ class StepModel:
             work[instruction.name] = work.get(instruction.name, 0) + self.cycles(instruction)
             work["FETCH"] = work.get("FETCH", 0) + self._fetch
         return [Work(layer=layer, cycles=cycles) for layer, cycles in found.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPass:
+    """Cycles of one layer in one program of a step, as they were counted: the array, transfers, and everything else."""
+
+    program: str
+    layer: str
+    array: int
+    transfer: int
+    other: int
+
+    @property
+    def cycles(self) -> int:
+        return self.array + self.transfer + self.other
+
+
+def layer_passes(program: TrainingProgram, times: Mapping[str, Sequence[InstructionTime]]) -> tuple[LayerPass, ...]:
+    """Where a core's cycles went, from issue to retirement, by program and layer."""
+    kinds = {"GEMM": "array", "LOAD": "transfer", "STORE": "transfer"}
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for name, recorded in times.items():
+        operations = [instruction.name for instruction in program.program(name).instructions()]
+        for entry in recorded:
+            parts = found.setdefault((name, program.layers[name][entry.index]), dict.fromkeys(("array", "transfer", "other"), 0))
+            parts[kinds.get(operations[entry.index], "other")] += entry.cycles
+    return tuple(LayerPass(program=name, layer=layer, **parts) for (name, layer), parts in found.items())
 
 
 def total(step: Mapping[str, list[Work]]) -> int:
