@@ -1,7 +1,7 @@
-"""Compiled exact kernels: each computes what a definition in `hw.spec` says, in one pass over memory.
+"""Compiled exact kernels: each computes what its definition in `hw.spec` or in torch or numpy beside it says, but fast.
 
 They are small C++ files, compiled by g++ at first use into the user's cache. Without g++, or with ``BITLOOM_KERNELS=off``
-in the environment, `available` is false and callers use their torch definition, which gives the same values.
+in the environment, `available` is false and callers use that definition, which gives the same values.
 """
 
 from sw.kernels.build import KernelBuildError, available

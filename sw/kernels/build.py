@@ -19,7 +19,7 @@ from pathlib import Path
 __all__ = ["SWITCH", "KernelBuildError", "available", "build", "library"]
 
 SWITCH = "BITLOOM_KERNELS"
-"""Environment variable; "off" at the start makes every caller use its torch definition."""
+"""Environment variable; "off" at the start makes every caller use its definition in torch or numpy."""
 
 ENABLED = os.environ.get(SWITCH, "").lower() != "off"
 
@@ -48,7 +48,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(build(Path(__file__).with_name(f"{name}.cpp"))))
     except (KernelBuildError, OSError) as error:
-        warnings.warn(f"the compiled kernel {name} cannot be used, and slower torch code stands in for it, with equal "
+        warnings.warn(f"the compiled kernel {name} cannot be used, and slower code stands in for it, with equal "
                       f"results: {error}", RuntimeWarning, stacklevel=3)
         return None
 

@@ -225,7 +225,7 @@ def test_without_a_compiler_torch_stands_in(monkeypatch):
     monkeypatch.setattr(build, "_ask", build._ask.__wrapped__)
     monkeypatch.setattr(build, "_loaded", build._loaded.__wrapped__)
     monkeypatch.setenv("PATH", "")
-    with pytest.warns(RuntimeWarning, match=r"slower torch code stands in .* g\+\+ is not on the PATH"):
+    with pytest.warns(RuntimeWarning, match=r"slower code stands in .* g\+\+ is not on the PATH"):
         assert not available()
     with pytest.warns(RuntimeWarning):
         assert torch.equal(fake_quantize(values, torch.tensor(3.0), width=8), expected)
