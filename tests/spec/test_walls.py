@@ -21,7 +21,7 @@ MAY_SEE = {
     "sw/kernels": {"hw.spec", "sw.kernels"},
     "sw/data": {"hw.spec", "sw.data"},
     "sw/quant": {"hw.spec", "sw.graph", "sw.kernels", "sw.quant", "sw.models"},
-    "sw/sparse": {"hw.spec", "sw.training_graph", "sw.kernels", "sw.sparse", "sw.models"},
+    "sw/sparse": {"hw.spec", "sw.training_graph", "sw.kernels", "sw.sparse"},
     "sw/models": {"hw.spec", "sw.models", "sw.quant", "sw.sparse"},
     "sw/compiler": {"hw.spec", "sw.graph", "sw.training_graph", "sw.compiler"},
     "sw/runtime": {"hw.spec", "sw.runtime", "hw.sim"},
