@@ -6,15 +6,9 @@ A graph is a list of nodes in execution order; each node calls one operation of 
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import operator
-import struct
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +18,7 @@ import numpy as np
 from hw.spec.fixed import FixedFormat, Rounding
 from hw.spec.ops import OPERATIONS, Requant
 from hw.spec.program import write_atomically
+from sw.archive import UNUSABLE, ArchiveError, ArrayKind, pack, unpack
 
 GRAPH_VERSION = 2
 
@@ -119,18 +114,10 @@ class IntegerGraph:
 
     def to_bytes(self) -> bytes:
         """The graph's file: a zip with manifest.json and one .npy per array, no timestamps, so equal graphs have equal bytes."""
-        manifest, arrays = self._contents()
-        members = {"manifest.json": json.dumps(manifest, sort_keys=True, indent=1).encode()}
-        for key, array in arrays.items():
-            npy = io.BytesIO()
-            np.save(npy, array, allow_pickle=False)
-            members[f"{key}.npy"] = npy.getvalue()
-        _check_size(sum(map(len, members.values())))
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in members.items():
-                _add(archive, name, data)
-        return buffer.getvalue()
+        try:
+            return pack(*self._contents(), limit=MAX_GRAPH_BYTES)
+        except ArchiveError as error:
+            raise GraphError(str(error)) from error
 
     def _contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The manifest, and the arrays that it names."""
@@ -166,19 +153,15 @@ class IntegerGraph:
     def from_bytes(data: bytes, where: str = "graph") -> IntegerGraph:
         """The graph in a file's bytes; GraphError says what is wrong. What the graph would not save again is refused too."""
         try:
-            members = _read_members(data)
-            manifest = json.loads(members.pop("manifest.json"), object_pairs_hook=_table)
-            arrays = {name.removesuffix(".npy"): _read_array(name, content) for name, content in members.items()}
-            return _graph(manifest, arrays)
+            return _graph(*unpack(data, _INTEGERS, limit=MAX_GRAPH_BYTES))
         except _UNUSABLE as error:
             raise GraphError(f"{where} is not a usable integer graph ({error}); export it again") from error
 
 
-_UNUSABLE = (
-    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RecursionError,
-    LookupError, TypeError, ValueError, EOFError, AttributeError, OverflowError, tokenize.TokenError, SyntaxError,
-)  # fmt: skip
-"""What zipfile, json, numpy and the constructors raise for contents that are none."""
+_UNUSABLE = UNUSABLE
+_INTEGERS = ArrayKind(
+    words="integers of at most 64 bits", accepts=lambda dtype: dtype.kind in "iu" and np.can_cast(dtype, np.int64), to=np.int64
+)
 
 
 def _graph(manifest: Any, arrays: Mapping[str, np.ndarray]) -> IntegerGraph:
@@ -197,51 +180,6 @@ def _graph(manifest: Any, arrays: Mapping[str, np.ndarray]) -> IntegerGraph:
     if unused := sorted(set(arrays) - set(our_arrays)):
         raise GraphError(f"no node uses its arrays {unused}")
     return graph
-
-
-def _read_members(data: bytes) -> dict[str, bytes]:
-    """The archive's files by name: manifest.json and arrays, each once, none encrypted, of bounded size."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        if len(set(names)) != len(names):
-            raise GraphError("it holds a file twice")
-        for entry in entries:
-            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise GraphError(f"{entry.filename} is encrypted or packed in another way than deflate")
-            if entry.filename != "manifest.json" and not entry.filename.endswith(".npy"):
-                raise GraphError(f"{entry.filename} is neither manifest.json nor an array")
-        _check_size(sum(entry.file_size for entry in entries))
-        return {name: archive.read(name) for name in names}
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_GRAPH_BYTES:
-        raise GraphError(f"a graph's contents must be at most {MAX_GRAPH_BYTES} bytes, not {size}")
-
-
-def _read_array(name: str, data: bytes) -> np.ndarray:
-    """A .npy file of integers. The header is believed only as far as the bytes go: nothing is allocated for it."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise GraphError(f"array {name} must be of npy version 1.0 or 2.0, not {version}")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream)
-    if dtype.kind not in "iu" or not np.can_cast(dtype, np.int64):
-        raise GraphError(f"array {name} must be integers of at most 64 bits, not {dtype}")
-    if min(shape, default=0) < 0 or len(data) - stream.tell() != math.prod(shape) * dtype.itemsize:
-        raise GraphError(f"array {name} must hold {shape} values of {dtype}, not {len(data) - stream.tell()} bytes")
-    flat = np.frombuffer(data, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C").astype(np.int64)
-
-
-def _table(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key that stands there twice would silently lose its first value."""
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise GraphError(f"its manifest has a key twice among {[key for key, _ in pairs]}")
-    return table
 
 
 def _names(what: str, value: Any) -> tuple[str, ...]:
@@ -327,7 +265,3 @@ def _check_types(where: str, kind: Any, attributes: Mapping[str, Any]) -> None:
         check = _CHECKS.get(str(entry.type))
         if entry.name in attributes and check is not None and not check(attributes[entry.name]):
             raise GraphError(f"{where}: {entry.name} must be of type {entry.type}, not {attributes[entry.name]!r}")
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)

@@ -1,4 +1,4 @@
-"""Training graphs: an executable training step of golden operations, one file each, numpy only.
+"""Training graphs: an executable training step of golden operations, one file each (`sw.training_graph_file`), numpy only.
 
 A graph is a list of nodes in forward order, for a fixed batch. Running it *is* the definition of what a core's programs compute:
 forward pass, gradient of the loss (by the host), backward pass, update of all parameters, N:M copies of the weights.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from hw.spec.program import write_atomically
 from hw.spec.training import (
     DEFINITION,
     BiasState,
@@ -43,6 +45,8 @@ from hw.spec.training.rounded import half, watching
 Array = np.ndarray
 Pattern = tuple[int, int] | None
 INPUT = "input"
+LARGEST_M = 256
+"""Of a pattern (n, m), as `hw.spec.sparsity` has it."""
 
 
 class TrainingGraphError(ValueError):
@@ -61,6 +65,15 @@ class ConvNode:
     out_channels: int
     forward_pattern: Pattern = None
     backward_pattern: Pattern = None
+
+    def __post_init__(self) -> None:
+        if min(self.in_channels, self.out_channels) < 1:
+            raise TrainingGraphError(f"node {self.name} must have channels, not {self.in_channels} and {self.out_channels}")
+        for what, pattern, channels in (("forward", self.forward_pattern, self.in_channels),
+                                        ("backward", self.backward_pattern, self.out_channels)):
+            if pattern is not None and (not 1 <= pattern[0] <= pattern[1] <= LARGEST_M or channels % pattern[1]):
+                raise TrainingGraphError(f"node {self.name}: the {what} pattern must be (n, m), 1 <= n <= m <= {LARGEST_M}, with m "
+                                         f"dividing {channels} channels, not {pattern}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -84,6 +97,12 @@ class ChannelNode:
     constants: NormConstants | None = None
     relu: bool = False
     residual: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise TrainingGraphError(f"node {self.name} must have at least 1 channel, not {self.channels}")
+        if (c := self.constants) is not None and not (2.0**-126 <= c.epsilon <= 2.0**126 and 0 <= c.running_weight <= 1):
+            raise TrainingGraphError(f"node {self.name}: epsilon must be a normal FP32 above 0 and running_weight in 0..1, not {c}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +207,10 @@ class TrainingGraph:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise TrainingGraphError(f"a batch must have at least 1 image, not {self.batch}")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise TrainingGraphError(f"an image must be (H, W, C), each at least 1, not {self.shape}")
+        if len({node.name for node in self.nodes}) != len(self.nodes):
+            raise TrainingGraphError(f"nodes must have names of their own, not {[node.name for node in self.nodes]}")
         shapes = self.shapes()
         if self.output not in shapes or shapes[self.output][:2] != (1, 1):
             raise TrainingGraphError(f"the output {self.output} must be a tensor of one pixel, not {shapes.get(self.output)}")
@@ -281,6 +304,27 @@ class TrainingGraph:
         gradients = self.backward(tape, gradient.reshape(self.batch, 1, 1, -1), products)
         after = tape.state if gradients.saturated else self.update(tape.state, gradients, hyper)
         return StepResult(state=after, loss=loss, logits=logits, skipped=gradients.saturated, tape=tape, gradients=gradients)
+
+    def to_bytes(self) -> bytes:
+        """The graph's file; equal graphs have equal bytes."""
+        from sw.training_graph_file import to_bytes
+
+        return to_bytes(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file whole or not at all."""
+        write_atomically(path, self.to_bytes())
+
+    @staticmethod
+    def load(path: str | Path) -> TrainingGraph:
+        return TrainingGraph.from_bytes(Path(path).read_bytes(), str(path))
+
+    @staticmethod
+    def from_bytes(data: bytes, where: str = "graph") -> TrainingGraph:
+        """The graph in a file's bytes; TrainingGraphError says what is wrong."""
+        from sw.training_graph_file import from_bytes
+
+        return from_bytes(data, where)
 
 
 def _check_array(name: str, array: Array | None, shape: Sequence[int]) -> None:

@@ -164,7 +164,7 @@ def _batches(data: Digits, config: SparseConfig) -> list[Batch]:
     return [(images[pick], labels[pick]) for pick in picks]
 
 
-def _model(config: SparseConfig, pattern: tuple[int, int] | None) -> Any:
+def _model(config: SparseConfig, pattern: tuple[int, int] | None) -> tuple[Any, Any]:
     """The model and its optimiser, the same weights for every pattern."""
     import torch
 
@@ -183,7 +183,8 @@ def _model(config: SparseConfig, pattern: tuple[int, int] | None) -> Any:
 def _graph(config: SparseConfig, pattern: tuple[int, int] | None, batch: Batch) -> TrainingGraph:
     from sw.sparse import export
 
-    return export(*_model(config, pattern), _torch_images(batch[0]))
+    model, optimizer = _model(config, pattern)
+    return export(model, optimizer, _torch_images(batch[0]))
 
 
 def _torch_images(images: np.ndarray) -> Any:

@@ -49,7 +49,8 @@ def sparse_page(result: SparseResult) -> str:
         "".join(f"<p>{escape(words)}</p>" for words in data["first_mismatches"]),
         "<h2>Loss</h2>",
         f"<p>The same batches of {config.batch} from the same weights, 2 of 8 weights kept in either direction. Torch trains in "
-        "float32; the emulator in FP16 and FP32 in the core's order of operations; the core's losses are the emulator's, bit for bit.</p>",
+        "float32; the emulator in FP16 and FP32, in the core's order of operations; the core's losses are the emulator's, bit for "
+        "bit.</p>",
         loss_figure(result),
         "<h2>Masks</h2>",
         "<p>Which weights of a layer take part, after the last step: forward (2 of 8 input channels) and backward (2 of 8 output "
