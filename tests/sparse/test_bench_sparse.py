@@ -78,15 +78,15 @@ def test_a_stopped_table_goes_on_and_repeats_nothing(
 
     monkeypatch.setattr(accuracy, "run", counting)
     with pytest.raises(KeyboardInterrupt):
-        accuracy.execute([task], 2, tmp_path)
+        accuracy.execute([task], range(2), tmp_path)
     (tmp_path / "digits-torn.part").write_text("{")
-    found = accuracy.execute([task], 2, tmp_path)
+    found = accuracy.execute([task], range(2), tmp_path)
     assert count == 5 and len(found) == 4 and len(list(tmp_path.glob("*.json"))) == 4
-    again = accuracy.execute([task], 2, tmp_path)
+    again = accuracy.execute([task], range(2), tmp_path)
     assert count == 5 and again == found
     whole = [real(task, method, seed) for seed in range(2) for method in few]
     assert [(run.seed, run.method, run.right) for run in whole] == [(run.seed, run.method, run.right) for run in found]
-    accuracy.execute([tiny(accuracy, rate=0.01)], 2, tmp_path)
+    accuracy.execute([tiny(accuracy, rate=0.01)], range(2), tmp_path)
     assert count == 9  # other settings are other runs
 
 
