@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,17 +148,19 @@ def run(task: Task, method: Method, seed: int) -> Run:
 # --- all runs ---------------------------------------------------------------------------------------------------------
 
 
-def wanted(tasks: list[Task], seeds: int) -> Iterator[tuple[Task, int, Method]]:
+def wanted(tasks: list[Task], seeds: Iterable[int]) -> Iterator[tuple[Task, int, Method]]:
     """Seed by seed, so that a command stopped early has whole pairs."""
-    return ((task, seed, method) for seed in range(seeds) for task in tasks for method in methods())
+    return ((task, seed, method) for seed in seeds for task in tasks for method in methods())
 
 
-def execute(tasks: list[Task], seeds: int, results: Path) -> list[Run]:
+def execute(tasks: list[Task], seeds: Iterable[int], results: Path) -> list[Run]:
     """Run what is missing and store it; all runs of these settings."""
     every = list(wanted(tasks, seeds))
     todo = [(t, s, m) for t, s, m in every if stored(path_of(results, t, s, m)) is None]
     print(f"{len(todo)} of {len(every)} runs to do; results in {results}", flush=True)
     for count, (task, seed, method) in enumerate(todo, 1):
+        if stored(path_of(results, task, seed, method)) is not None:
+            continue  # another command on the same folder was here first
         found = run(task, method, seed)
         store(path_of(results, task, seed, method), found)
         print(f"[{count}/{len(todo)}] {task.name} seed {seed} {method.name}: {float(found.percent):.2f} % "
@@ -193,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("build/sparse-accuracy"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only-seed", type=int, action="append", help="run these and write no tables: several commands can share")
     parser.add_argument("--task", choices=sorted(TASKS), action="append", help="only this one")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--validate", type=float, nargs="+", metavar="RATE", help="try learning rates and stop")
@@ -206,11 +209,15 @@ def main() -> None:
             for rate in args.validate:
                 validate(task, rate)
         return
+    if args.only_seed:
+        execute(tasks, args.only_seed, args.results)
+        return
+    seeds = range(args.seeds)
     if args.report:
-        every: list[Any] = [stored(path_of(args.results, t, s, m)) for t, s, m in wanted(tasks, args.seeds)]
+        every: list[Any] = [stored(path_of(args.results, t, s, m)) for t, s, m in wanted(tasks, seeds)]
         runs = [found for found in every if found is not None]
     else:
-        runs = execute(tasks, args.seeds, args.results)
+        runs = execute(tasks, seeds, args.results)
     write_tables(args.docs, runs)
     text = json.dumps(numbers(runs), indent=1)
     print(text)

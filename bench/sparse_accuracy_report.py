@@ -45,7 +45,7 @@ def tables(runs: Sequence[Run]) -> str:
         found = scores(runs, task)
         mine = [run for run in runs if run.task == task]
         parts += [f"### {task}, {mine[0].images} test images, {len({run.seed for run in mine})} seeds", "",
-                  "| method | accuracy, % | − dense, points | seeds | loss against the published 0.56 |", "|---|---|---|---|---|"]
+                  "| method | accuracy, % | − dense, points | seeds | its loss, against the published 0.56 |", "|---|---|---|---|---|"]
         parts += [_row(found, name) for name in found]
         parts += ["", f"{sum(run.seconds for run in mine) / 60:.0f} minutes of one core.", ""]
     return "\n".join(parts)
@@ -54,8 +54,8 @@ def tables(runs: Sequence[Run]) -> str:
 def _row(found: Any, name: str) -> str:
     mean, gain = interval(list(found[name].values())), paired(found, name, "dense")
     if name == "dense" or gain is None:
-        return f"| {name} | {mean.text()} | | {mean.count} | |"
-    verdict = against_published(gain) if name == "bdwp 2:8" and gain.count > 1 else ""
+        return f"| {name} | {mean.text()} | - | {mean.count} | - |"
+    verdict = against_published(gain) if name == "bdwp 2:8" and gain.count > 1 else "-"
     return f"| {name} | {mean.text()} | {gain.text('+')} | {gain.count} | {verdict} |"
 
 

@@ -99,8 +99,9 @@ def test_uncounted_edits_need_refresh() -> None:
     check(made)
 
 
-def test_copies_made_in_evaluation_serve_in_training() -> None:
-    made, x = layer(), torch.randn(2, 16)
+@pytest.mark.parametrize("method", ["bdwp", "srste", "sdgp", "sdwp"])
+def test_copies_made_in_evaluation_serve_in_training(method: str) -> None:
+    made, x = layer(method=method), torch.randn(2, 16)
     with torch.inference_mode():
         made(x)
     made(x).sum().backward()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hw.spec.counter import counter_key, counter_uniform
+from sw.kernels import mvue as kernel
 from sw.sparse import set_step, sparsify, step_of
-from sw.sparse.mvue import mvue, uniform
+from sw.sparse.mvue import mvue, mvue_definition, uniform
 
 
 def at(step: int) -> Tensor:
@@ -96,6 +97,23 @@ def test_the_order_is_image_row_column_for_each_channel(m: int) -> None:
     assert torch.equal(expected[27 // m * m :], rows[27 // m * m :]) and (expected == 0).sum() == 27 // m * m * 4 // 2
     last = mvue(grad.to(memory_format=torch.channels_last), m, 1, 5, at(6), 7)
     assert torch.equal(last, found)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("shape", [(3, 4, 4, 4), (3, 4, 3, 3), (5, 7, 1, 2), (64, 16), (7, 3), (2, 5, 6), (2, 24, 66, 64)])
+def test_the_kernel_is_equal_to_the_definition(shape: tuple[int, ...], m: int) -> None:
+    """Groups inside images and across them, ties, zeros of both signs, sizes far apart; large tensors take threads."""
+    random = torch.Generator().manual_seed(6)
+    grad = torch.randint(-5, 6, shape, generator=random) / 4 * 10.0 ** torch.randint(-20, 20, shape, generator=random)
+    assert kernel.usable(grad) and not kernel.usable(grad.double())
+    if grad.numel() > 1 << 17:
+        torch.set_num_threads(3)
+    compared = 0
+    for step in (0, 1, 2**31 + 3):
+        found, expected = mvue(grad, m, 1, 2**33 + 5, at(step), 3), mvue_definition(grad, m, 1, 2**33 + 5, at(step), 3)
+        assert torch.equal(found, expected) and torch.equal(torch.signbit(found), torch.signbit(expected))
+        compared += int((found != 0).sum())
+    assert compared > 20
 
 
 @pytest.mark.parametrize("m", [2, 4])
