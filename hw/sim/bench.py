@@ -242,13 +242,13 @@ class CoreBench:
 
     def _compare_writes(self, written: Sequence[Writes]) -> None:
         trace = self.loop.trace()
+        chip = {space: trace.written(space) for space in trace.spaces}
         for writes in written:
             beats = trace.memory_writes[trace.memory_writes["index"] == writes.index]
             _require(bool((beats["strobe"] == ALL_STROBES).all()), f"instruction {writes.index} writes parts of words")
             self._compare(writes, "memory", beats)
-            chip = trace.chip_writes[trace.chip_writes["index"] == writes.index]
-            for number, space in enumerate(trace.spaces):
-                self._compare(writes, space, chip[chip["space"] == number])
+            for space, log in chip.items():
+                self._compare(writes, space, log[log["index"] == writes.index])
             self.compared["instructions"] += 1
 
     def _compare(self, writes: Writes, space: str, log: np.ndarray) -> None:
