@@ -5,6 +5,9 @@ Operands in a cycle, result so many cycles later. The RTL refuses to elaborate w
 
 from __future__ import annotations
 
+MEMORY_READ = 2
+"""On-chip memory: cycle of the address to the cycle in which the data can be used."""
+
 FP16_NORMALISE = 1
 """FP16 in to sign, exponent and normalised significand out."""
 
