@@ -1,0 +1,63 @@
+"""General FP32 addition: subnormals in and out, saturation."""
+
+from amaranth.hdl import Cat, Module, Mux, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.rtl.arith.float_mac import EXTRA, AddSteps
+from hw.rtl.arith.float_parts import FRACTION, Parts, Step, Values, check_latency, leading_zeros, pipeline, rounded
+from hw.spec.sat.latency import FP32_ADD
+
+
+class GeneralAddSteps(AddSteps):
+    """The steps of an FP32 addition of any finite numbers."""
+
+    def exponent(self, parts: Parts) -> Value:
+        return parts.exponent
+
+    def magnitude(self, parts: Parts) -> Value:
+        return Cat(parts.significand, parts.exponent)
+
+    def count(self, v: Values) -> Values:
+        """How far the sum can move: to its leading one, or until its exponent is the smallest."""
+        zeros = leading_zeros(v["total"])
+        return {**v, "shift": Mux(v["exponent"] < zeros, v["exponent"], zeros)[:5]}
+
+    def round_up(self, v: Values) -> Values:
+        total = v["total"]
+        kept, half, lost = total[EXTRA + 1 : EXTRA + 1 + FRACTION], total[EXTRA], total[:EXTRA].any()
+        o, saturated = rounded(v["sign"], v["field"], kept, half, lost)
+        return {"o": o, "saturated": saturated}
+
+
+class Fp32Add(wiring.Component):
+    """``o = hw.spec.floats.fp32_add(a, b)``; one pair per cycle.
+
+    Members
+    -------
+    a, b : finite FP32
+    o : FP32, ``latency`` cycles later
+    saturated : with ``o``: it is the largest number in place of one beyond
+
+    Tested over all finite numbers.
+    """
+
+    a: In(32)
+    b: In(32)
+    o: Out(32)
+    saturated: Out(1)
+
+    latency = FP32_ADD
+
+    @property
+    def stages(self) -> tuple[tuple[Step, ...], ...]:
+        """The steps between registers."""
+        s = GeneralAddSteps()
+        return (s.compare, s.order), (s.align,), (s.add,), (s.count,), (s.normalise,), (s.round_up,)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        check_latency(self, len(self.stages), self.latency)
+        values = pipeline(m, {"a": self.a, "b": self.b}, self.stages)
+        m.d.comb += [self.o.eq(values["o"]), self.saturated.eq(values["saturated"])]
+        return m

@@ -1,0 +1,36 @@
+"""Pipeline lengths of the training core's units in cycles: what its timing model is made of.
+
+Operands in a cycle, result so many cycles later. The RTL refuses to elaborate where it has another number of stages.
+"""
+
+from __future__ import annotations
+
+FP16_NORMALISE = 1
+"""FP16 in to sign, exponent and normalised significand out."""
+
+FP16_PRODUCT = 3
+"""Normalised FP16 operands in to FP32 product out (operands, product, normalise)."""
+
+MAC_ADDER = (4, 5, 6)
+"""Accumulator and product in to accumulator out, the accumulator's own register included: the lengths that are offered."""
+
+FP32_ADD = 6
+"""Operands in to sum out (compare, align, add, count zeros, normalise, round)."""
+
+FP32_MULTIPLY = 6
+"""Operands in to product out (unpack, normalise, multiply, sum, align, round)."""
+
+FP32_TO_FP16 = 2
+"""FP32 in to FP16 out (align, round)."""
+
+FP16_TO_FP32 = 1
+"""FP16 in to FP32 out."""
+
+FP32_DIVIDE = 28
+"""Cycle of ``start`` to the cycle of ``done``, for any operands (unpack, normalise, 25 quotient bits, round)."""
+
+FP32_SQRT = 28
+"""Cycle of ``start`` to the cycle of ``done``, for any operand (unpack, normalise, 25 root bits, round)."""
+
+INT_TO_FP32 = 10
+"""Cycle of ``start`` to the cycle of ``done``, for any integer (magnitude, seven shifts, align, round)."""
