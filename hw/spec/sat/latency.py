@@ -37,3 +37,8 @@ FP32_SQRT = 28
 
 INT_TO_FP32 = 10
 """Cycle of ``start`` to the cycle of ``done``, for any integer (magnitude, seven shifts, align, round)."""
+
+# Vector unit, channel programs, pruning -----------------------------------------------------------------------------------------------
+
+VECTOR_READ = 2
+"""Vector memory and memory of channel records: cycle of the address to the cycle in which the data can be used."""
