@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hw.spec.deform import DeformArch
-from hw.spec.deform.timing import MemoryTiming, instruction_cycles
+from hw.spec.cores import instruction_cycles
 from hw.spec.program import Program
+from hw.spec.transfer_timing import MemoryTiming
 from sw.runtime.placement import Placement
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
     """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
-    if timing.read_interval != timing.write_interval or not isinstance(program.arch, DeformArch):
+    if timing.read_interval != timing.write_interval:
         return None
     arch, instructions = program.arch, program.instructions()
     bases = [region.base for region in placement.regions]
