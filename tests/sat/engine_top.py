@@ -18,11 +18,14 @@ ENGINES = ("VEC", "CHN", "PRUNE")
 
 
 class EngineTop(wiring.Component):
-    """Members: ``start`` of each of ENGINES, ``instruction``, ``done`` and ``error``; ``missed`` (an access of the cycle before lay
-    outside); ``busy`` (an engine reaches for a memory); ``gemm_saturated``; ``saturated``, the flag; and the ports of LOAD and STORE."""
+    """Parameters: ``arch``; ``engines``, which of ENGINES there are.
 
-    def __init__(self, arch: SatArch) -> None:
-        self._arch = arch
+    Members: ``start`` of each engine, ``instruction``, ``done`` and ``error``; ``missed`` (an access of the cycle before lay outside);
+    ``busy`` (an engine reaches for a memory or the flag); ``gemm_saturated``; ``saturated``, the flag; the ports of LOAD and STORE.
+    """
+
+    def __init__(self, arch: SatArch, engines: tuple[str, ...]) -> None:
+        self._arch, self._names = arch, engines
         host = {f"{space}_{name}": In(width) for space in ("vec", "chn") for name, width in
                 (("write_en", 1), ("write_addr", 20), ("write_data", 128), ("read_en", 1), ("read_addr", 20))}  # fmt: skip
         super().__init__({
@@ -36,26 +39,29 @@ class EngineTop(wiring.Component):
         m.submodules.vec_memory = vec_memory = VecMemory(self._arch)
         m.submodules.chn_memory = chn_memory = ChnMemory(self._arch)
         m.submodules.flag = flag = SaturationFlag()
-        m.submodules.vec, m.submodules.chn, m.submodules.prune = engines = VecEngine(), ChnEngine(), PruneEngine()
-        vec, chn, prune = engines
-        for number, engine in enumerate(engines):
-            m.d.comb += [engine.command.start.eq(self.start[number]), engine.command.instruction.eq(self.instruction)]
-        for memory_port, port in (
-            (vec_memory.vec_read, vec.read), (vec_memory.vec_write, vec.write),
-            (vec_memory.prune_read, prune.read), (vec_memory.prune_write, prune.write),
-            (chn_memory.vec_read, vec.chn_read), (chn_memory.vec_write, vec.chn_write),
-            (chn_memory.chn_read, chn.read), (chn_memory.chn_write, chn.write), (flag.port, vec.flag),
+        kinds = {"VEC": VecEngine, "CHN": ChnEngine, "PRUNE": PruneEngine}
+        engines = {name: kinds[name]() for name in self._names}
+        for name, engine in engines.items():
+            m.submodules[name.lower()] = engine
+            m.d.comb += [engine.command.start.eq(self.start[ENGINES.index(name)]), engine.command.instruction.eq(self.instruction)]
+        for owner, port, joined in (
+            ("VEC", "read", vec_memory.vec_read), ("VEC", "write", vec_memory.vec_write), ("VEC", "flag", flag.port),
+            ("VEC", "chn_read", chn_memory.vec_read), ("VEC", "chn_write", chn_memory.vec_write),
+            ("CHN", "read", chn_memory.chn_read), ("CHN", "write", chn_memory.chn_write),
+            ("PRUNE", "read", vec_memory.prune_read), ("PRUNE", "write", vec_memory.prune_write),
         ):  # fmt: skip
-            wiring.connect(m, memory_port, port)
+            if owner in engines:
+                wiring.connect(m, joined, getattr(engines[owner], port))
+        commands, events = [e.command for e in engines.values()], Cat(e.saturated for e in engines.values())
+        ports = [getattr(e, name) for e in engines.values() for name in ("read", "write", "chn_read", "chn_write") if hasattr(e, name)]
         m.d.comb += [
-            flag.events.eq(Cat(vec.saturated, chn.saturated, prune.saturated, self.gemm_saturated)),
-            self.done.eq(Cat(engine.command.done for engine in engines).any()),
-            self.error.eq(vec.command.error | chn.command.error | prune.command.error),
+            flag.events.eq(Cat(self.gemm_saturated, events)),
+            self.done.eq(Cat(command.done for command in commands).any()),
+            self.error.eq(Cat(command.error for command in commands).any()),
             self.missed.eq(vec_memory.out_of_range | chn_memory.out_of_range),
             self.saturated.eq(flag.port.saturated),
-            self.busy.eq(Cat(vec.read.en, vec.write.en, vec.chn_read.en, vec.chn_write.en, chn.read.en, chn.write.en,
-                             prune.read.en, prune.write.en, vec.saturated, chn.saturated, prune.saturated).any()),
-        ]  # fmt: skip
+            self.busy.eq(Cat(*(port.en for port in ports), events).any()),
+        ]
         self._host(m, "vec", vec_memory)
         self._host(m, "chn", chn_memory)
         return m

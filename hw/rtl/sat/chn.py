@@ -106,7 +106,7 @@ class Scalar(wiring.Component):
 class Registers(wiring.Component):
     """The values of a channel and the constants: a memory of rows of four values, which is written by row or by value.
 
-    Members: ``write``, a bit for each value of ``write_row``; ``write_data``; ``row``; ``data``, what it has at ``row``, in the same cycle.
+    Members: ``write``, a bit for each value of ``write_row``, and ``write_data``; ``row``, and ``data``, what it has there, at once.
     """
 
     write: In(FP32_LANES)

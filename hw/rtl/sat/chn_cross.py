@@ -1,6 +1,6 @@
 """``count * SUM_2 - SUM_1 * KEPT`` modulo 2**128, one addition per cycle."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,7 +44,7 @@ class CrossSums(wiring.Component):
             taken.eq(Mux(counting, counted, Array(self.first)[bit])),
             # The top bit of a signed number counts as negative.
             subtracted.eq(~counting & ~begin & taken),
-            base.eq(Mux(counting, total, Mux(begin, 0, Cat(0, total)))),
+            base.eq(Mux(counting, total, Mux(begin, 0, Cat(C(0, 1), total)))),
             addend.eq(Mux(taken, Mux(counting, self.second.as_signed(), self.kept.as_signed()), 0)),
         ]
         end = active & (bit == 0) & counting

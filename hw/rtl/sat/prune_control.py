@@ -1,8 +1,9 @@
 """Control of the pruning engine: rounds, in which one item is read, another selected from, a third written; and addresses."""
 
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hw.rtl.arith.delay import data_register
 from hw.rtl.common.decode import view
@@ -146,9 +147,9 @@ class Rounds(wiring.Component):
     def _emissions(self, m: Module, i: data.View, cycle: Signal, slot: Signal) -> None:
         """An item's results, one per cycle from cycle EMIT of the round on."""
         active, step = Signal(), Signal(range(MOST), reset_less=True)
-        values, most = Mux(i.chunk_log2[0], MOST, LANES), Signal(range(MOST + 1), reset_less=True)
-        groups = Array(C(1 << shift) for shift in range(5))[(values == MOST) + C(3, 3) - i.group_log2]
-        m.d.sync += most.eq(i.keep * groups - 1)
+        groups_log2, most = Signal(3), Signal(range(MOST), reset_less=True)
+        m.d.comb += groups_log2.eq(i.chunk_log2 + exact_log2(LANES) - i.group_log2)
+        m.d.sync += most.eq((i.keep << groups_log2) - 1)
         m.d.comb += [
             self.emission.valid.eq(active),
             self.emission.step.eq(step),

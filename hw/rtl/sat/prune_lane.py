@@ -1,6 +1,6 @@
 """A lane of the pruning engine: two chunks of values, their ranks within their groups, and the survivors in order."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -76,7 +76,7 @@ class PruneLane(wiring.Component):
         other = Cat(place >> bit & 1 for bit in range(2))
         j = Cat(other, self.turn.against)
         grouped = Cat((self.group_log2 > bit) | (j[bit] == k[bit]) for bit in range(len(j))).all()
-        return grouped & (Cat(j < k, row.word_select(place, 32)[:31]) > Cat(0, magnitude))
+        return grouped & (Cat(j < k, row.word_select(place, 32)[:31]) > Cat(C(0, 1), magnitude))
 
     def _select(self, m: Module, hits: Signal, value: Signal, k: Value) -> None:
         """Counts what comes before a value; if that is few enough, its FP16 and its place go to the buffer of survivors."""
