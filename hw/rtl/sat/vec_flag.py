@@ -1,7 +1,5 @@
 """The sticky saturation flag: whether anything saturated since it was last taken."""
 
-from __future__ import annotations
-
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
