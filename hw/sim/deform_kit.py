@@ -94,6 +94,7 @@ KIT = Kit(
     compute=("PW", "DW"),
     copied=lambda arch: ({}, arch.feature_words),
     run_words=lambda arch, space: arch.row_words if space == "row" else arch.space_units()[space],
+    settle=lambda arch: [],
     dirt=dirt,
     dirt_words=lambda arch: max(arch.space_units().values()) + max(DIRT_OFFSETS.values()),
     plant=plant,

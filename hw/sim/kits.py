@@ -32,7 +32,8 @@ class Kit:
     compute : operations whose cycles the COMPUTE counter adds up
     copied : fields of LOAD and STORE that name a memory which both can reach and which holds any bytes, and its words
     run_words : words of a space that one run can fill
-    dirt : instructions that fill every on-chip memory from region 0, and set what else a program could see of the one before
+    settle : instructions after which a core holds nothing, beside its on-chip memories, that a program before left undefined
+    dirt : instructions that fill every on-chip memory from region 0
     dirt_words : words of region 0
     plant : put into random bytes of region 0 and what follows it what the core's units need to be exercised
     outside : programs that end with BUFFER_RANGE
@@ -43,6 +44,7 @@ class Kit:
     compute: tuple[str, ...]
     copied: Callable[[Any], tuple[Mapping[str, int], int]]
     run_words: Callable[[Any, str], int]
+    settle: Callable[[Any], list[bytes]]
     dirt: Callable[[Any], list[bytes]]
     dirt_words: Callable[[Any], int]
     plant: Callable[[Any, np.random.Generator, np.ndarray], None]

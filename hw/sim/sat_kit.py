@@ -18,13 +18,13 @@ MOST = (1 << 16) - 1
 
 
 def dirt(arch: SatArch) -> list[bytes]:
-    """Fills every on-chip memory from region 0, and takes the saturation flag."""
+    """Fills every on-chip memory from region 0."""
     encode, program, units = arch.instructions.encode, [], arch.space_units()
     for space, name in enumerate(SPACES):
         for start in range(0, units[name], LONGEST_RUN):
             count = min(LONGEST_RUN, units[name] - start)
             program.append(encode("LOAD", space=space, n0=count, chip_addr=start, offset=areas(arch)[name] + start))
-    return [*program, encode("VEC", op=VEC_FLAG)]
+    return program
 
 
 def outside(arch: SatArch, generator: Generator) -> Iterator[list[bytes]]:
@@ -53,6 +53,7 @@ KIT = Kit(
     compute=COMPUTE,
     copied=lambda arch: ({"space": SPACES.index("vec")}, arch.space_units()["vec"]),
     run_words=lambda arch, space: arch.space_units()[space],
+    settle=lambda arch: [arch.instructions.encode("VEC", op=VEC_FLAG)],
     dirt=dirt,
     dirt_words=region_words,
     plant=plant,

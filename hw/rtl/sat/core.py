@@ -55,8 +55,8 @@ class SatCore(wiring.Component):
         m = Module()
         m.submodules.shell = shell = Shell(arch=self._arch, compute=COMPUTE)
         self._load, self._store = load_engine(self._arch), store_engine(self._arch)
-        self._gemm, self._vec = GemmEngine(self._arch), VecEngine(self._arch)
-        self._chn, self._prune = ChnEngine(self._arch), PruneEngine(self._arch)
+        self._gemm, self._vec = GemmEngine(self._arch), VecEngine()
+        self._chn, self._prune = ChnEngine(), PruneEngine()
         engines = {
             "LOAD": self._load, "STORE": self._store, "GEMM": self._gemm, "VEC": self._vec, "CHN": self._chn, "PRUNE": self._prune,
         }  # fmt: skip
