@@ -125,7 +125,7 @@ def _unruly(operation: Operation) -> Iterator[tuple[dict[str, int], int, int, in
     for rule in operation.rules:
         field = fields[rule.field]
         for when, value in itertools.product(rule.values, (rule.minimum - 1, rule.maximum + 1, field.high)):
-            if field.low <= value <= field.high:
+            if field.low <= value <= field.high and not rule.minimum <= value <= rule.maximum:
                 yield {rule.when: when}, operation.offsets[field.name], field.width, value
 
 

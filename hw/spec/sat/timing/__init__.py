@@ -5,14 +5,19 @@ The formulas hold for an instruction that runs alone on a memory of fixed latenc
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 from hw.spec.isa import Instruction
 from hw.spec.sat.arch import SatArch
+from hw.spec.sat.timing.chn import chn_cycles
+from hw.spec.sat.timing.gemm import gemm_cycles
+from hw.spec.sat.timing.prune import prune_cycles
+from hw.spec.sat.timing.vec import vec_cycles
 from hw.spec.transfer_timing import MemoryTiming, load_cycles, store_cycles
 
-__all__ = ["MemoryTiming", "instruction_cycles", "load_cycles", "store_cycles"]
+__all__ = [
+    "MemoryTiming", "chn_cycles", "gemm_cycles", "instruction_cycles", "load_cycles", "prune_cycles", "store_cycles", "vec_cycles",
+]  # fmt: skip
 
 
 def instruction_cycles(instruction: Instruction, arch: SatArch, memory: MemoryTiming, bases: Sequence[int]) -> int:
@@ -21,5 +26,5 @@ def instruction_cycles(instruction: Instruction, arch: SatArch, memory: MemoryTi
         return load_cycles(instruction, arch, memory, bases)
     if instruction.name == "STORE":
         return store_cycles(instruction, arch, memory, bases)
-    name = instruction.name.lower()
-    return int(getattr(importlib.import_module(f"{__name__}.{name}"), f"{name}_cycles")(instruction, arch))
+    computed = {"GEMM": gemm_cycles, "VEC": vec_cycles, "CHN": chn_cycles, "PRUNE": prune_cycles}
+    return computed[instruction.name](instruction, arch)
