@@ -212,7 +212,7 @@ class Fp32Sqrt(wiring.Component):
 
 
 class IntToFp32(wiring.Component):
-    """``o = hw.spec.floats.fp32_from_int(value, exponent)``, normalised in binary steps.
+    """``o = hw.spec.floats.fp32_from_int(value, exponent)``, normalised sixteen places a cycle, then up to fifteen at once.
 
     Members
     -------
@@ -232,8 +232,10 @@ class IntToFp32(wiring.Component):
 
     latency = INT_TO_FP32
 
-    STEPS = (64, 32, 16, 8, 4, 2, 1)
+    STEP = 16
+    STEPS = 128 // STEP - 1
     KEPT = SIGNIFICAND + 2
+    """Bits that are rounded from; what lies beneath counts only as lost."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -244,21 +246,30 @@ class IntToFp32(wiring.Component):
         with m.If(self.start):
             # The exponent field of bit 127.
             m.d.sync += [work.eq(self.value), sign.eq(self.value[-1]), exponent.eq(self.exponent + (127 + BIAS))]
-        with m.Switch(count):
-            with m.Case(1):
-                m.d.sync += work.eq((work ^ sign.replicate(128)) + sign)
-            for number, step in enumerate(self.STEPS, 2):
-                with m.Case(number), m.If(~work[-step:].any()):
-                    m.d.sync += [work.eq(work << step), exponent.eq(exponent - step)]
-        settled = register(m, combined(m, {"work": work, "exponent": exponent, "sign": sign}, [self._align]), len(self.STEPS) + 2)
-        result = combined(m, settled, [self._round])
+        with m.Elif(count == 1):
+            m.d.sync += work.eq((work ^ sign.replicate(128)) + sign)
+        with m.Elif((count <= 1 + self.STEPS) & ~work[-self.STEP :].any()):
+            m.d.sync += [work.eq(work << self.STEP), exponent.eq(exponent - self.STEP)]
+        values: Values = {"work": work, "exponent": exponent, "sign": sign}
+        for number, step in enumerate((self._normalise, self._align), 2 + self.STEPS):
+            values = register(m, combined(m, values, [step]), number)
+        result = combined(m, values, [self._round])
         held(m, count == self.latency - 1, {"o": (self.o, result["o"]), "saturated": (self.saturated, result["saturated"])})
         return m
 
     @classmethod
-    def _align(cls, v: Values) -> Values:
-        value, field, lost = denormalised(v["work"][-cls.KEPT :], v["exponent"])
-        return {"sign": v["sign"], "value": value, "field": field[:10], "lost": lost | v["work"][: -cls.KEPT].any()}
+    def _normalise(cls, v: Values) -> Values:
+        """The leading one, which is among the uppermost STEP bits, to the top."""
+        window = cls.KEPT + cls.STEP - 1
+        zeros = leading_zeros(v["work"][-cls.STEP :])
+        moved = shifted_left(v["work"][-window:], zeros)
+        lost = moved[: -cls.KEPT].any() | v["work"][:-window].any()
+        return {"sign": v["sign"], "value": moved[-cls.KEPT :], "lost": lost, "exponent": (v["exponent"] - zeros)[:11].as_signed()}
+
+    @staticmethod
+    def _align(v: Values) -> Values:
+        value, field, lost = denormalised(v["value"], v["exponent"])
+        return {"sign": v["sign"], "value": value, "field": field[:10], "lost": lost | v["lost"]}
 
     @staticmethod
     def _round(v: Values) -> Values:

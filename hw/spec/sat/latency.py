@@ -35,8 +35,8 @@ FP32_DIVIDE = 28
 FP32_SQRT = 27
 """Cycle of ``start`` to that of ``done`` (unpack, normalise with the first root bit, 24 more, round)."""
 
-INT_TO_FP32 = 11
-"""Cycle of ``start`` to that of ``done`` (operand, magnitude, seven shifts, align, round)."""
+INT_TO_FP32 = 12
+"""Cycle of ``start`` to that of ``done`` (operand, magnitude, seven shifts by 16, normalise, align, round)."""
 
 # Vector unit, channel programs, pruning -----------------------------------------------------------------------------------------------
 
