@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,7 +18,6 @@ from hw.rtl.sat.gemm import GemmEngine
 from hw.rtl.sat.memories import AccumulatorMemory, ActivationMemory, IndexMemory, TableMemory, WeightMemory
 from hw.sim.stream import Stream
 from hw.spec.isa import Instruction
-from hw.spec.machine import CoreError
 from hw.spec.sat import SatArch
 from hw.spec.sat.instructions import DRAIN_FP16, DRAIN_FP32
 from hw.spec.sat.machine import SatMachine
@@ -34,13 +33,17 @@ def bench_arch(rows: int, columns: int, *, latency: int = 4, feed: int = 1) -> S
 
 
 class EngineAndMemories(wiring.Component):
-    """The engine on its memories, with ports of 128 bits at most. ``busy``: an access is enabled; ``missed``: one lay outside."""
+    """The engine on its memories, with ports of 128 bits at most.
+
+    ``flush`` resets the engine, as the shell does it. ``busy``: an access is enabled; ``missed``: one lay outside a cycle before.
+    """
 
     def __init__(self, arch: SatArch) -> None:
         self.arch = arch
         self.wide = {"out_data": 16 * arch.columns, "acc_data": 32 * arch.columns}
         super().__init__({
             "issue": In(1),
+            "flush": In(1),
             **{f"instruction_{n}": In(PART) for n in range(4)},
             "write_en": In(len(SPACES)),
             "write_addr": In(20),
@@ -62,7 +65,8 @@ class EngineAndMemories(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.engine = engine = GemmEngine(self.arch)
+        engine = GemmEngine(self.arch)
+        m.submodules.engine = ResetInserter(self.flush)(engine)
         m.submodules.act = act = ActivationMemory(self.arch)
         m.submodules.wgt = wgt = WeightMemory(self.arch)
         m.submodules.idx = idx = IndexMemory(self.arch)
@@ -114,11 +118,15 @@ def encoded(arch: SatArch, instruction: Instruction) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An instruction, and the unit writes before it: (space, address, data (n, 16) bytes); ``gap``: idle cycles before it."""
+    """An instruction, and the unit writes before it: (space, address, data (n, 16) bytes); ``gap``: idle cycles before it.
+
+    ``victim``: an instruction that is broken off before it in so many cycles.
+    """
 
     instruction: Instruction
     writes: tuple[tuple[str, int, np.ndarray], ...] = ()
     gap: int = 0
+    victim: tuple[Instruction, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -131,9 +139,10 @@ class Script:
     length: int = 0
 
     def _grow(self, cycles: int) -> np.ndarray:
-        """Cycles with random values everywhere and nothing enabled. Columns: 8 instruction, enables, address, 2 data, read."""
-        table = self.rng.integers(0, 1 << 64, (cycles, 15), np.uint64)
-        table[:, [8, 9, 13]] = 0
+        """Cycles with random values everywhere and nothing enabled. Columns: 8 instruction, issue, enables, address, 2 data, read,
+        its address, flush."""
+        table = self.rng.integers(0, 1 << 64, (cycles, 16), np.uint64)
+        table[:, [8, 9, 13, 15]] = 0
         self.rows.append(table)
         self.length += cycles
         return table
@@ -155,19 +164,20 @@ class Script:
         table[:count, 14] = np.arange(at, at + count)
         return self.length - count
 
-    def execute(self, instruction: Instruction) -> tuple[int, int]:
-        """First cycle of the instruction, and that in which it must be done."""
-        start, cycles = self.length, gemm_cycles(instruction, self.arch)
+    def execute(self, instruction: Instruction, broken_off: int | None = None) -> tuple[int, int]:
+        """First cycle of the instruction, and that in which it must be done, or in which it is broken off."""
+        start, cycles = self.length, gemm_cycles(instruction, self.arch) if broken_off is None else broken_off
         table = self._grow(cycles + 1)
         table[:, :8] = np.frombuffer(encoded(self.arch, instruction), "<u8")
         table[0, 8] = 1
+        table[-1, 15] = broken_off is not None
         return start, start + cycles
 
     def run(self, unit: Stream, seed: int) -> dict[str, np.ndarray]:
         table = np.concatenate(self.rows)
         inputs = {f"instruction_{n}": table[:, 2 * n : 2 * n + 2] for n in range(4)}
         inputs |= {"issue": table[:, 8], "write_en": table[:, 9], "write_addr": table[:, 10] & 0xFFFFF, "write_data": table[:, 11:13]}
-        inputs |= {"read_en": table[:, 13], "read_addr": table[:, 14] & 0xFFFFF}
+        inputs |= {"read_en": table[:, 13], "read_addr": table[:, 14] & 0xFFFFF, "flush": table[:, 15]}
         return unit.pipelined(inputs, latency=0, seed=seed)
 
 
@@ -191,10 +201,12 @@ def execute(arch: SatArch, jobs: list[Job], seed: int) -> Compared:
     """Runs jobs one after the other from random state and compares each with the machine."""
     machine, script = SatMachine(arch, seed), Script(arch=arch, rng=np.random.default_rng(seed))
     script.idle(3)
-    marks = []
+    marks, broken = [], []
     for job in jobs:
         for space, at, data in job.writes:
             script.write(space, at, data)
+        if job.victim:
+            broken.append(script.execute(*job.victim))
         script.idle(job.gap)
         marks.append(script.execute(job.instruction))
     units = arch.space_units()["acc"]
@@ -205,7 +217,7 @@ def execute(arch: SatArch, jobs: list[Job], seed: int) -> Compared:
         judge.check(job, start, end)
     np.testing.assert_array_equal(found["read_data"][at : at + units].view(np.uint8).reshape(units, 16)[judge.known_units()],
                                   machine.chip["acc"][judge.known_units()])  # fmt: skip
-    judge.check_silence(marks)
+    judge.check_silence(marks, broken)
     return judge.compared
 
 
@@ -237,14 +249,15 @@ class Judge:
                 self.known[at // units : (at + len(data)) // units] = True
         i, span = job.instruction, slice(start, end + 1)
         ended = np.flatnonzero(self.found["ended"][span])
-        assert ended.tolist() == [end - start], f"{i}: done in cycles {ended}, not {end - start}"
-        assert not self.found["missed"][span].any(), f"{i}: outside of a memory"
+        assert ended.tolist() == [end - start], f"{i.values}: done in cycles {ended}, not {end - start}"
+        # In the cycle of the start it is about what was before.
+        assert not self.found["missed"][start + 1 : end + 1].any(), f"{i.values}: outside of a memory"
         self.machine.saturated = False
         self.machine.execute(i)
         acc, out = (np.flatnonzero(self.found[name][span]) + start for name in ("acc_en", "out_en"))
         self._check_acc(i, acc)
         self._check_out(i, out)
-        assert bool(self.found["out_saturated"][span].any()) == self.machine.saturated, f"{i}: saturation"
+        assert bool(self.found["out_saturated"][span].any()) == self.machine.saturated, f"{i.values}: saturation"
         self.compared.saturated += self.machine.saturated
         self.compared.instructions += 1
         self.compared.cycles += end - start
@@ -254,7 +267,7 @@ class Judge:
         expected = self.arch.rows << i["a_log2"] + i["b_log2"] if i["drain"] == DRAIN_FP32 else 0
         assert len(words) == len(set(words.tolist())) == expected
         self.acc[words], self.known[words] = self.acc_data[cycles], True
-        np.testing.assert_array_equal(self.acc, self.machine.chip["acc"].reshape(self.acc.shape), err_msg=str(i))
+        np.testing.assert_array_equal(self.acc, self.machine.chip["acc"].reshape(self.acc.shape), err_msg=str(i.values))
         self.compared.acc_words += len(words)
 
     def _check_out(self, i: Instruction, cycles: np.ndarray) -> None:
@@ -262,25 +275,15 @@ class Judge:
         expected = min(i["out_rows"], self.arch.rows << i["a_log2"]) * i["out_words"] if i["drain"] == DRAIN_FP16 else 0
         assert len(words) == len(set(words.tolist())) == expected
         self.vec[banks, words] = self.out_data[cycles][:, : self.vec.shape[2]]
-        np.testing.assert_array_equal(self.vec.reshape(-1), self.machine.chip["vec"].reshape(-1), err_msg=str(i))
+        np.testing.assert_array_equal(self.vec.reshape(-1), self.machine.chip["vec"].reshape(-1), err_msg=str(i.values))
         self.compared.out_words += len(words)
 
-    def check_silence(self, marks: list[tuple[int, int]]) -> None:
-        """Nothing is read, written or done outside of instructions."""
+    def check_silence(self, marks: list[tuple[int, int]], broken: list[tuple[int, int]]) -> None:
+        """Nothing is read, written or done outside of instructions, those that are broken off included."""
         quiet = np.ones(len(self.found["busy"]), bool)
         for start, end in marks:
             quiet[start + 1 : end] = False
-            assert not self.found["busy"][end]
+        for start, end in broken:
+            quiet[start + 1 : end + 1] = False
         assert quiet.any() and not self.found["busy"][quiet].any()
         assert self.found["ended"].sum() == len(marks)
-
-
-def legal(machine: SatMachine, instruction: Instruction) -> bool:
-    """Whether a copy of the machine executes it."""
-    try:
-        machine.execute(instruction)
-    except CoreError:
-        return False
-    return True
-
-

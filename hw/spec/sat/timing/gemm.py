@@ -62,7 +62,7 @@ def loop_cycles(*, chunks: int, feed: int, compute: int, preload: int) -> int:
 
     The longest of the paths through this recurrence, in ends of feeds F and of computations C::
 
-        F[i] = max(F[i - 1], C[i - 2]) + feed         C[i] = max(C[i - 1], F[i]) + compute       C[-1] = preload
+        F[i] = max(F[i - 1], C[i - 2]) + feed           C[i] = max(C[i - 1], F[i], preload) + compute
     """
     paths = [feed + chunks * compute, chunks * feed + compute, preload + chunks * compute]
     if chunks > 2:
