@@ -11,7 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
+from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
+from hw.spec.sat import SatArch
 from sw.flow.files import load_arch
 from sw.flow.resources import CoreResources, core_resources
 
@@ -21,11 +23,12 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 COLUMNS = ("core", "rows x columns", "LUT", "FF", "BRAM36", "DSP48E2", "logic levels (modelled)", "longest path")
 
 
-def cores() -> dict[str, DeformArch]:
+def cores() -> dict[str, Arch]:
     """The cores of the table, by name."""
     return {
         "digits demo": DeformArch(),
         "4 rows": DeformArch(rows=4),
+        "training, 8 x 8": SatArch(),
         "Ultra96-V2": load_arch(str(ROOT / "boards" / "ultra96v2" / "arch.toml")),
     }
 

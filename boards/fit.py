@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from boards.synth import Part
-from hw.spec.arch import WORD_BYTES
+from hw.spec import sat
+from hw.spec.arch import WORD_BYTES, Arch
 from hw.spec.deform import LANES, ROW_BANKS, DeformArch
+from hw.spec.sat.instructions import BANKS
 
 BRAM36_SHAPES = ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1))
 """(words, bits) that one BRAM36 can be; its halves have half the words each."""
@@ -34,8 +36,16 @@ class Needs:
         return {"BRAM36": self.memories, "DSP48E2": self.multipliers}
 
 
-def needs(arch: DeformArch) -> Needs:
+def needs(arch: Arch) -> Needs:
     """What the core needs on UltraScale+, at least: small multiplications of addresses come on top where synthesis uses blocks."""
+    if isinstance(arch, DeformArch):
+        return _deform_needs(arch)
+    if isinstance(arch, sat.SatArch):
+        return _sat_needs(arch)
+    raise ValueError(f"what core {arch.core!r} needs of a part is not known")
+
+
+def _deform_needs(arch: DeformArch) -> Needs:
     bits = 8 * WORD_BYTES
     return Needs(
         memories={
@@ -45,6 +55,23 @@ def needs(arch: DeformArch) -> Needs:
             "parameter": brams(arch.parameter_words, bits),
         },
         multipliers={"array": arch.rows * arch.cells, "requantise": REQUANTISE_MULTIPLIERS, "depthwise": TAP_MULTIPLIERS},
+    )
+
+
+def _sat_needs(arch: sat.SatArch) -> Needs:
+    """Operand stores of the array are distributed memory."""
+    bits, units, halves = 8 * WORD_BYTES, max(arch.columns // sat.LANES, 1), max(sat.LANES // arch.columns, 1)
+    return Needs(
+        memories={
+            "activation": arch.copies * brams(arch.act_words, bits),
+            "table": arch.copies * brams(arch.tbl_words, bits),
+            "weight": brams(arch.wgt_words // halves, bits * units),
+            "position": brams(arch.wgt_words // halves, bits * units // 4),
+            "accumulator": brams(arch.acc_words, 32 * arch.columns),
+            "vector": BANKS * brams(arch.vec_words // units, bits * units),
+            "channel": brams(arch.chn_words, bits),
+        },
+        multipliers={"array": arch.rows * arch.columns},
     )
 
 
@@ -59,7 +86,7 @@ def _blocks(words: int, bits: int, depth: int, width: int) -> int:
     return -(-words // depth) * -(-bits // width)
 
 
-def check_fits(arch: DeformArch, part: Part) -> None:
+def check_fits(arch: Arch, part: Part) -> None:
     """Raises ValueError, with every number, where the part has too few block memories or multipliers."""
     refusals = []
     for resource, needed in needs(arch).by_resource().items():

@@ -121,10 +121,10 @@ def check(
 ) -> Result:
     """List every layer that cannot be carried over to the core, each with its place and a way out."""
     from sw.flow.check import check_target
-    from sw.flow.files import load_arch
+    from sw.flow.files import load_inference_arch
     from sw.flow.show import show_check
 
-    result = check_target(target, _shape(input_shape), load_arch(arch))
+    result = check_target(target, _shape(input_shape), load_inference_arch(arch))
     show_check(console, target, result)
     return result.to_dict()
 
@@ -206,9 +206,9 @@ def compile_(
 ) -> Result:
     """Compile an integer graph to a program."""
     from sw.flow.commands import compile_file
-    from sw.flow.files import load_arch
+    from sw.flow.files import load_inference_arch
 
-    result = compile_file(graph, load_arch(arch), output)
+    result = compile_file(graph, load_inference_arch(arch), output)
     console.print(
         f"{escape(str(output))}: {result['instructions']} instructions for core {result['arch_id']}, {result['bytes']:,} bytes",
         highlight=False,
@@ -361,9 +361,9 @@ def build(
 ) -> Result:
     """Build a board's bitstream with open tools: synthesis, place and route, packing. Fails where the clock is not met."""
     from sw.flow.build_board import build_board
-    from sw.flow.files import load_arch
+    from sw.flow.files import load_inference_arch
 
-    chosen = None if arch is None else load_arch(arch)
+    chosen = None if arch is None else load_inference_arch(arch)
     with _progress() as progress:
         result = build_board(
             board, out, arch=chosen, record=record, without_proof=without_proof, progress=progress, tell=_tell, warn=_warn

@@ -1,4 +1,4 @@
-"""A simulated inference core beside the spec's machine: the same programs, compared by outcome and by every written byte.
+"""A simulated core beside the spec's machine: the same programs, compared by outcome and by every written byte.
 
 ``bench.compared`` counts what was equal, so that a test can ask that it is not nothing.
 """
@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from hw.sim.build import SimulationBuild
 from hw.sim.coverage import Coverage
+from hw.sim.kits import kit_for
 from hw.sim.loop import Loop, MemoryTiming, Stalls
 from hw.sim.records import NEVER
 from hw.spec import regs
-from hw.spec.arch import WORD_BYTES
-from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import SPACES
-from hw.spec.deform.machine import DeformMachine
+from hw.spec.arch import WORD_BYTES, Arch
+from hw.spec.cores import machine_for
 from hw.spec.machine import Memory, OpenRegion, Outcome, Writes
 from hw.spec.program import build_image
 from hw.spec.regs import BY_NAME, ErrorCode
@@ -29,13 +28,6 @@ BASE = 0x1_0000_4000
 PROGRAM, PROGRAM_BYTES = BASE, 0x2000
 DATA_BYTES = RESULT_BYTES = 0x2000
 LEAST_DIRT_BYTES = 0x8000
-DIRT_OFFSETS = {"fm": 0, "row": 100, "wgt": 700, "par": 1000, "tbl": 300}
-"""First word of region 0 that goes to each on-chip memory: different ones, so that no memory holds another's contents."""
-
-RECORD_BYTES = 8
-"""Of a requantise record: bias (4), multiplier (2), shift (1), unused (1)."""
-
-LONGEST_RUN = 1 << 15
 ALL_STROBES = (1 << WORD_BYTES) - 1
 RUNNING_ERRORS = (ErrorCode.REGION, ErrorCode.BUFFER_RANGE, ErrorCode.BLOB_CRC, ErrorCode.AXI_READ, ErrorCode.AXI_WRITE)
 """Errors of an instruction that was issued (as long as the program itself can be read)."""
@@ -45,10 +37,9 @@ class CoreMismatch(Exception):
     """Core and machine differ, or the core broke a rule of its buses; the message says where."""
 
 
-def bench_regions(arch: DeformArch) -> tuple[OpenRegion, OpenRegion, OpenRegion]:
+def bench_regions(arch: Arch) -> tuple[OpenRegion, OpenRegion, OpenRegion]:
     """Contents for all on-chip memories, inputs, outputs; further regions stay closed."""
-    words = max(arch.space_units().values()) + max(DIRT_OFFSETS.values())
-    dirt = max(LEAST_DIRT_BYTES, -(-words * WORD_BYTES // 4096) * 4096)
+    dirt = max(LEAST_DIRT_BYTES, -(-kit_for(arch).dirt_words(arch) * WORD_BYTES // 4096) * 4096)
     sizes, at, regions = (dirt, DATA_BYTES, RESULT_BYTES), BASE + PROGRAM_BYTES, []
     for size in sizes:
         regions.append(OpenRegion(base=at, size=size))
@@ -56,52 +47,17 @@ def bench_regions(arch: DeformArch) -> tuple[OpenRegion, OpenRegion, OpenRegion]
     return (regions[0], regions[1], regions[2])
 
 
-def dirt_program(arch: DeformArch) -> list[bytes]:
+def dirt_program(arch: Arch) -> list[bytes]:
     """Fills every on-chip memory from region 0, so that core and machine hold the same."""
-    encode, units, program = arch.instructions.encode, arch.space_units(), []
-    for space, name in enumerate(SPACES):
-        offset = DIRT_OFFSETS[name]
-        rows = {"n2": 9, "stride2": arch.row_words} if name == "row" else {}
-        for start, count in _chunks(arch.row_words if rows else units[name]):
-            program.append(encode("LOAD", space=space, n0=count, chip_addr=start, offset=offset + start, **rows))
-    return program
+    return kit_for(arch).dirt(arch)
 
 
-def bench_memory(arch: DeformArch, seed: int) -> np.ndarray:
-    """Random bytes for the whole memory, with requantise records in the place from which the parameter memory is filled.
-
-    Records of random bytes would drive nearly every output to a clip, where a wrong sum or rounding does not show. Tables stay
-    random: two entries rarely are alike, so that a wrong index or table shows.
-    """
+def bench_memory(arch: Arch, seed: int) -> np.ndarray:
+    """Random bytes for the whole memory, with contents in region 0 that exercise the core's units (``Kit.plant``)."""
     rng, regions = np.random.default_rng(seed), bench_regions(arch)
     memory = rng.integers(0, 256, regions[-1].base + regions[-1].size - BASE, np.uint8)
-    start = regions[0].base - BASE + WORD_BYTES * DIRT_OFFSETS["par"]
-    records = _records(rng, arch.parameter_words * WORD_BYTES // RECORD_BYTES)
-    memory[start : start + records.size] = records.reshape(-1)
+    kit_for(arch).plant(arch, rng, memory[regions[0].base - BASE :])
     return memory
-
-
-def _records(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Records (count, 8) that bring typical accumulators into the range of a byte: half with multiplier 1, so that ties occur,
-    others with a large multiplier, a few with left shifts, a few of random bytes."""
-    kind = rng.random(count)
-    multiplier = np.where(kind < 0.5, 1, rng.integers(1, 1 << 16, count))
-    shift = np.where(kind < 0.5, 0, np.frexp(multiplier)[1]) + rng.integers(2, 10, count)
-    left = kind > 0.9
-    multiplier, shift = np.where(left, 1, multiplier), np.where(left, rng.integers(-4, 1, count), np.minimum(shift, 31))
-    bias = rng.integers(-1, 2, count) * rng.integers(0, 1 << rng.integers(1, 15, count))
-    records = rng.integers(0, 256, (count, RECORD_BYTES), np.uint8)
-    alive = kind < 0.95
-    records[alive, :4] = bias.astype("<i4").view(np.uint8).reshape(-1, 4)[alive]
-    records[alive, 4:6] = multiplier.astype("<u2").view(np.uint8).reshape(-1, 2)[alive]
-    records[alive, 6] = (shift[alive] & 0x3F).astype(np.uint8)
-    return records
-
-
-def _chunks(words: int) -> Iterator[tuple[int, int]]:
-    """(first, count) of runs that an instruction can hold."""
-    for start in range(0, words, LONGEST_RUN):
-        yield start, min(LONGEST_RUN, words - start)
 
 
 class CoreBench:
@@ -119,7 +75,7 @@ class CoreBench:
     def __init__(
         self,
         build: SimulationBuild,
-        arch: DeformArch,
+        arch: Arch,
         *,
         seed: int = 1,
         state_seed: int | None = None,
@@ -142,7 +98,7 @@ class CoreBench:
             trace_writes=True,
         )
         self.loop.reset()
-        self.machine = DeformMachine(arch, seed)
+        self.machine = machine_for(arch, seed)
         self.memory = Memory(size, BASE)
         self.memory.bytes[:] = bench_memory(arch, seed)
         self.loop.memory[:] = self.memory.bytes
@@ -238,17 +194,28 @@ class CoreBench:
     def resynchronise(self) -> None:
         """Begin again from the core's memory, because what a program leaves that ended with an error is undefined."""
         self.memory.bytes[:] = self.loop.memory
+        self._settle()
         self.fill()
+
+    def _settle(self) -> None:
+        """Take what an error leaves undefined outside of the memories: both sides do the same, and what they write may differ."""
+        if not (instructions := kit_for(self.arch).settle(self.arch)):
+            return
+        image = build_image(self.arch, instructions)
+        self.start(image)
+        expected = self.machine.run(self.memory, self.regions, PROGRAM, len(image))
+        got = self.wait()
+        _require(got == expected, f"the core must end with {expected}, not {got}")
 
     def _compare_writes(self, written: Sequence[Writes]) -> None:
         trace = self.loop.trace()
+        chip = {space: trace.written(space) for space in trace.spaces}
         for writes in written:
             beats = trace.memory_writes[trace.memory_writes["index"] == writes.index]
             _require(bool((beats["strobe"] == ALL_STROBES).all()), f"instruction {writes.index} writes parts of words")
             self._compare(writes, "memory", beats)
-            chip = trace.chip_writes[trace.chip_writes["index"] == writes.index]
-            for number, space in enumerate(trace.spaces):
-                self._compare(writes, space, chip[chip["space"] == number])
+            for space, log in chip.items():
+                self._compare(writes, space, log[log["index"] == writes.index])
             self.compared["instructions"] += 1
 
     def _compare(self, writes: Writes, space: str, log: np.ndarray) -> None:

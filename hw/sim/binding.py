@@ -3,7 +3,8 @@
 The contract (Amaranth's names; synchronous, active-high reset): `clk`, `rst`, an AXI4-Lite subordinate `s_axi__*` of
 32 data and 12 address bits, AXI4 managers `m_axi_0__*`, `m_axi_1__*`, ... of 128 data and 64 address bits, `irq`,
 `build_id` (64), `trace__issue`, `trace__retire`, `trace__index` (32). The top module may have internal nets
-`watch_<space>__en`, `watch_<space>__addr` (32), `watch_<space>__data` (128): a write to an on-chip buffer in this cycle.
+`watch_<space>__en`, `watch_<space>__addr` (32), `watch_<space>__data` (128): a write to an on-chip buffer in this cycle; or, for a
+buffer of which several words are written in a cycle, such nets of lanes: `watch_<space>_0__en`, `watch_<space>_1__en` and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from hw.rtl.emit import EmittedVerilog
 
-SPACES_LIMIT = 16
+WATCHES_LIMIT = 64
 _CONTROL = {"clk": 1, "rst": 1, "irq": -1, "build_id": 64, "trace__issue": -1, "trace__retire": -1, "trace__index": -32}
 _LITE = {
     "awaddr": 12, "awprot": 3, "awvalid": 1, "awready": -1, "wdata": 32, "wstrb": 4, "wvalid": 1, "wready": -1,
@@ -62,11 +63,19 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """What the loop must know of a design: top module, number of AXI managers, names of the watched spaces, in order."""
+    """What the loop must know of a design: top module, number of AXI managers, and its watch nets (space, lane), in order.
+
+    A space with one net only has lane None.
+    """
 
     top: str
     managers: int
-    spaces: tuple[str, ...]
+    watches: tuple[tuple[str, int | None], ...]
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Names of the watched spaces, in order."""
+        return tuple(dict.fromkeys(space for space, _ in self.watches))
 
     def header(self) -> str:
         """C++ header `design.h` for `loop.cpp`: where each pin of the model lies, and a visitor of the watch nets."""
@@ -74,16 +83,16 @@ class Binding:
                         for index in range(self.managers))  # fmt: skip
         return _HEADER.format(
             managers=self.managers, lite=_pins("s_axi__", _LITE), cases=cases,
-            watches="".join(self._watch(number, space) for number, space in enumerate(self.spaces)),
+            watches="".join(self._watch(number, _watch_name(*watch)) for number, watch in enumerate(self.watches)),
         )  # fmt: skip
 
-    def _watch(self, number: int, space: str) -> str:
-        en, addr, data = (f"root.{self.top}__DOT__{_model_name(f'watch_{space}__{part}')}" for part in _WATCH)
+    def _watch(self, number: int, name: str) -> str:
+        en, addr, data = (f"root.{self.top}__DOT__{_model_name(name + part)}" for part in _WATCH)
         return f"    if ({en}) see({number}u, {addr}, {data}.data());\n"
 
     def control_file(self) -> str:
         """Verilator control file: makes the watch nets readable and leaves the Verilog as it is."""
-        nets = (f"watch_{name}__{part}" for name in self.spaces for part in _WATCH)
+        nets = (_watch_name(*watch) + part for watch in self.watches for part in _WATCH)
         lines = (f'public_flat_rd -module "{self.top}" -var "{net}"' for net in nets)
         return "\n".join(("`verilator_config", *lines, ""))
 
@@ -96,18 +105,34 @@ def bind(emitted: EmittedVerilog) -> Binding:
     for index in range(managers):
         wanted |= _prefixed(f"m_axi_{index}__", _MANAGER)
     watched = {net.name: net.width for net in emitted.watches}
-    spaces = tuple(sorted(name[len("watch_") : -len("__en")] for name in watched if name.endswith("__en")))
+    watches = _watches(watched)
     watch_wanted: dict[str, int] = {}
-    for space in spaces:
-        watch_wanted |= _prefixed(f"watch_{space}__", _WATCH)
+    for watch in watches:
+        watch_wanted |= _prefixed(_watch_name(*watch), _WATCH)
     problems = [*_differences(found, wanted, _port_words), *_differences(watched, watch_wanted, "a net of {} bits".format)]
     if not managers:
         problems.append("no AXI manager m_axi_0__*")
-    if len(spaces) > SPACES_LIMIT:
-        problems.append(f"{len(spaces)} watched spaces, of which at most {SPACES_LIMIT} are supported")
+    if len(watches) > WATCHES_LIMIT:
+        problems.append(f"{len(watches)} watch nets, of which at most {WATCHES_LIMIT} are supported")
+    for space in dict.fromkeys(space for space, _ in watches):
+        lanes = [lane for name, lane in watches if name == space]
+        if lanes not in ([None], list(range(len(lanes)))):
+            problems.append(f"watch nets of {space} must have no lane or the lanes 0, 1 and so on, not {lanes}")
     if problems:
         raise ContractError(f"Ports of {emitted.name!r} must follow the contract of hw.sim.binding: " + "; ".join(problems))
-    return Binding(top=emitted.name, managers=managers, spaces=spaces)
+    return Binding(top=emitted.name, managers=managers, watches=watches)
+
+
+def _watches(nets: Mapping[str, int]) -> tuple[tuple[str, int | None], ...]:
+    """(space, lane) of every watch net, by space, then lane."""
+    found = (re.fullmatch(r"watch_(\w+?)(?:_(\d+))?__en", name) for name in nets)
+    watches = [(match[1], None if match[2] is None else int(match[2])) for match in found if match]
+    return tuple(sorted(watches, key=lambda watch: (watch[0], -1 if watch[1] is None else watch[1])))
+
+
+def _watch_name(space: str, lane: int | None) -> str:
+    """What the names of a watch's nets begin with."""
+    return f"watch_{space}__" if lane is None else f"watch_{space}_{lane}__"
 
 
 def _model_name(net: str) -> str:

@@ -22,16 +22,16 @@ from hw.sim.bench import PROGRAM, CoreBench, CoreMismatch
 from hw.sim.build import SimulationBuild
 from hw.sim.coverage import Coverage
 from hw.sim.directed import bus_errors, copies, damaged, endless, refused, transfers
+from hw.sim.kits import ProgramGenerator, kit_for
 from hw.sim.loop import Fault, Response, Stalls
 from hw.sim.loop import MemoryTiming as LoopTiming
-from hw.sim.random_programs import Generator
 from hw.spec import regs
-from hw.spec.deform import DeformArch
-from hw.spec.deform.timing import MemoryTiming, instruction_cycles
-from hw.spec.deform.timing.program import fetch_cycles, program_cycles
+from hw.spec.arch import Arch
+from hw.spec.cores import instruction_cycles, program_cycles
 from hw.spec.machine import Outcome
 from hw.spec.program import build_image
 from hw.spec.regs import NO_INSTRUCTION, ErrorCode
+from hw.spec.transfer_timing import MemoryTiming, fetch_cycles
 
 Counts = dict[str, int]
 FAULTY_SHARE = 0.4
@@ -44,7 +44,7 @@ DRAWS = 50_000
 """Most instructions that are drawn to hit bins which nothing has hit."""
 
 REFILL = 200
-"""Draws after which the on-chip memories are filled again: random loads to the parameter memory leave records that only saturate."""
+"""Draws after which the on-chip memories are filled again: random loads leave contents, as records, that only saturate."""
 
 WATCHDOG_CYCLES, DRAIN_CYCLES, STUCK_CYCLES = 2000, 200, 70_000
 """A watchdog's limit; the end of a program after its last burst; within which a core gives a silent memory up."""
@@ -63,7 +63,7 @@ class TestBed:
     __test__ = False
 
     build: SimulationBuild
-    arch: DeformArch
+    arch: Arch
     seeds: tuple[int, ...] = (1, 2, 3)
     programs: int = 60
     told: Callable[[int, int], None] = lambda done, total: None
@@ -92,8 +92,9 @@ class TestBed:
             self.watched["programs"] += bench.compared["programs"]
             self.watched.update({kind: bench.compared[kind] for kind in ("read beats", "write beats")})
 
-    def generator(self, bench: CoreBench, seed: int) -> Generator:
-        return Generator(self.arch, seed, bench.region_bytes)
+    def generator(self, bench: CoreBench, seed: int) -> ProgramGenerator:
+        generator: ProgramGenerator = kit_for(self.arch).generator(self.arch, seed, bench.region_bytes)
+        return generator
 
 
 Check = Callable[[TestBed], Counts]
@@ -115,7 +116,7 @@ def random_programs(bed: TestBed) -> Counts:
 def _run_random(bed: TestBed, bench: CoreBench, seed: int) -> None:
     generator, rng = bed.generator(bench, seed), np.random.default_rng(seed)
     for _ in range(bed.programs):
-        instructions = [generator.instruction() for _ in range(rng.integers(1, 6))]
+        instructions = generator.program(int(rng.integers(1, 6)))
         if rng.random() < FAULTY_SHARE:
             instructions.insert(int(rng.integers(len(instructions) + 1)), generator.faulty())
         bench.run(instructions)
@@ -131,9 +132,9 @@ def _close_coverage(bed: TestBed, bench: CoreBench, seed: int) -> None:
         empty = {name for name in bed.coverage.empty if not name.startswith(("ending", "stall"))}
         if not empty:
             return
-        raw = generator.instruction()
-        if empty & set(bed.coverage.bins(decode(raw))):
-            bench.run([raw])
+        program = generator.program(1)
+        if any(empty & set(bed.coverage.possible(decode(raw))) for raw in program):
+            bench.run(program)
 
 
 def stalls(bed: TestBed) -> Counts:
@@ -157,7 +158,7 @@ def power_up_states(bed: TestBed) -> Counts:
         with bed.bench(bed.seeds[0], state_seed=state) as bench:
             generator = bed.generator(bench, 5)
             for _ in range(10):
-                bench.run([generator.instruction() for _ in range(4)])
+                bench.run(generator.program(4))
             seen.append(bench.compared)
             total += bench.compared
         bed.told(number + 1, 3)
@@ -254,7 +255,7 @@ def _silence(bed: TestBed, bench: CoreBench, counts: Counter[str]) -> None:
     _recovers(bed, bench, counts)
 
 
-def _drain(arch: DeformArch) -> int:
+def _drain(arch: Arch) -> int:
     """Most cycles from the end of a program to its interrupt, under stalls."""
     return 20 * (arch.outstanding * arch.burst_beats + DRAIN_CYCLES)
 
@@ -277,7 +278,7 @@ def timing(bed: TestBed) -> Counts:
         with bed.bench(bed.seeds[0] + 12, timing=loop) as bench:
             generator = bed.generator(bench, bed.seeds[0] + number)
             for length in (0, 1, 2, 3, 5, 8, 13):
-                _time_program(bed, bench, [generator.instruction() for _ in range(length)], memory, counts)
+                _time_program(bed, bench, generator.program(length), memory, counts)
         bed.told(number + 1, len(LATENCIES))
     return dict(counts)
 
@@ -295,7 +296,7 @@ def _time_program(bed: TestBed, bench: CoreBench, encoded: list[bytes], memory: 
         _same(int(gap), fetch_cycles(arch, memory), "cycles of a fetch")
         counts["fetches"] += 1
     _same(bench.read_pair("CYCLES"), program_cycles(program, arch, memory, bases), "the CYCLES counter")
-    computing = sum(instruction_cycles(i, arch, memory, bases) for i in program if i.name in ("PW", "DW"))
+    computing = sum(instruction_cycles(i, arch, memory, bases) for i in program if i.name in kit_for(arch).compute)
     _same(bench.read_pair("COMPUTE"), computing, "the COMPUTE counter")
     counts["programs"] += 1
 

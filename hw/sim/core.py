@@ -7,6 +7,7 @@ source that it is made from, and of the tools' versions.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import json
 from collections.abc import Callable
@@ -18,10 +19,10 @@ from hw.rtl.emit import YOSYS_VERSION, EmittedVerilog, emit
 from hw.sim.build import BuildError, SimulationBuild, build_simulation
 from hw.sim.cache import cache_root, cached_folder, drop_oldest
 from hw.spec.arch import Arch
-from hw.spec.deform import DeformArch
 
 TEXTS_KEPT = 40
 _FILE = "core.v"
+_COMPONENTS = {"deform": "DeformCore", "sat": "SatCore"}
 
 
 def core_name(arch: Arch) -> str:
@@ -58,11 +59,8 @@ def build_core(arch: Arch, verilog: Path | None = None, *, progress: Callable[[s
 
 
 def _component(arch: Arch) -> wiring.Component:
-    if not isinstance(arch, DeformArch):
-        raise ValueError(f"there is no hardware for core {arch.core!r}")
-    from hw.rtl.deform.core import DeformCore
-
-    return DeformCore(arch)
+    core: type[wiring.Component] = getattr(importlib.import_module(f"hw.rtl.{arch.core}.core"), _COMPONENTS[arch.core])
+    return core(arch)
 
 
 def _key(arch: Arch) -> str:

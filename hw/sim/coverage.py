@@ -6,17 +6,20 @@ a size has a bin for 1 and one for more. Crosses, derived properties and the res
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hw.sim.records import CHANNELS
+from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, MERGE_ADD, MERGE_NONE, MERGE_ZIP, SPACES, WINDOW_MAX
-from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction
+from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction, Operation
 from hw.spec.machine import Writes
 from hw.spec.program import HEADER_BYTES
 from hw.spec.regs import ErrorCode
@@ -49,8 +52,8 @@ class Property:
 
     operation: str
     name: str
-    holds: Callable[[DeformArch, Instruction], bool]
-    possible: Callable[[DeformArch], bool] = lambda arch: True
+    holds: Callable[[Any, Instruction], bool]
+    possible: Callable[[Any], bool] = lambda arch: True
 
 
 def _tile_words(arch: DeformArch, wide: int) -> int:
@@ -58,9 +61,23 @@ def _tile_words(arch: DeformArch, wide: int) -> int:
 
 
 def _both(
-    name: str, holds: Callable[[DeformArch, Instruction], bool], possible: Callable[[DeformArch], bool]
+    name: str, holds: Callable[[Any, Instruction], bool], possible: Callable[[Any], bool]
 ) -> list[Property]:
     return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
+
+
+def transfer_properties(words: Callable[[Any], int]) -> tuple[Property, ...]:
+    """Of LOAD and STORE; ``words``: of the memory that the longest transfers fill."""
+    return (
+        *_both(
+            "run longer than a burst",
+            lambda arch, i: i["n0"] > arch.burst_beats,
+            lambda arch: words(arch) > arch.burst_beats,
+        ),
+        *_both("gaps between runs", lambda arch, i: i["n1"] > 1 and i["stride1"] > i["n0"], lambda arch: True),
+        *_both("waits for a token", lambda arch, i: i["wait"] != 0, lambda arch: True),
+        *_both("pushes a token", lambda arch, i: i["push"] != 0, lambda arch: True),
+    )
 
 
 def _has_tables(arch: DeformArch) -> bool:
@@ -86,14 +103,7 @@ def _merged_table(merge: int) -> Property:
 
 
 PROPERTIES = (
-    *_both(
-        "run longer than a burst",
-        lambda arch, i: i["n0"] > arch.burst_beats,
-        lambda arch: arch.feature_words > arch.burst_beats,
-    ),
-    *_both("gaps between runs", lambda arch, i: i["n1"] > 1 and i["stride1"] > i["n0"], lambda arch: True),
-    *_both("waits for a token", lambda arch, i: i["wait"] != 0, lambda arch: True),
-    *_both("pushes a token", lambda arch, i: i["push"] != 0, lambda arch: True),
+    *transfer_properties(lambda arch: arch.feature_words),
     Property(operation="PW", name="padded", holds=lambda arch, i: i["pad_top"] > 0 and i["pad_left"] > 0),
     Property(operation="PW", name="unsigned output", holds=lambda arch, i: i["clip_hi"] > 127),
     Property(
@@ -124,11 +134,36 @@ PROPERTIES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoverageTable:
+    """What is binned of a core beside the fields of its instruction table.
+
+    ``limits`` : highest values of fields, by name, with which an instruction can end well on an architecture. ``measured`` : names of
+    further bins. ``met`` : those of them that an instruction hit with what it wrote. ``possible`` : those that it may hit.
+    """
+
+    crosses: Sequence[tuple[str, str, str]]
+    properties: Sequence[Property]
+    limits: Callable[[Any], Mapping[str, int]]
+    measured: Callable[[Any], Iterator[str]]
+    met: Callable[[Instruction, Writes], Iterator[str]] = lambda instruction, writes: iter(())
+    possible: Callable[[Instruction], Iterator[str]] = lambda instruction: iter(())
+
+
+def table_for(arch: Arch) -> CoverageTable:
+    """The table of an architecture's core."""
+    table: CoverageTable = importlib.import_module(_TABLES[arch.core]).TABLE
+    return table
+
+
+_TABLES = {"deform": "hw.sim.coverage", "sat": "hw.sim.sat_coverage"}
+
+
 class Coverage:
     """Counts of all required bins of an architecture."""
 
-    def __init__(self, arch: DeformArch) -> None:
-        self.arch = arch
+    def __init__(self, arch: Arch) -> None:
+        self.arch, self.table = arch, table_for(arch)
         self.counts: dict[str, int] = dict.fromkeys(_required(arch), 0)
 
     @property
@@ -142,6 +177,7 @@ class Coverage:
             start = HEADER_BYTES + writes.index * INSTRUCTION_BYTES
             instruction = self.arch.instructions.decode(image[start : start + INSTRUCTION_BYTES])
             self._hit({name: _inside(instruction, writes) if name.endswith(BETWEEN) else 1 for name in self.bins(instruction)})
+            self._hit({name: 1 for name in self.table.met(instruction, writes)})
 
     def ended(self, error: ErrorCode) -> None:
         """A program has ended."""
@@ -158,10 +194,10 @@ class Coverage:
         for field in instruction.operation.fields:
             if _is_binned(field):
                 yield f"{name}.{field.name}={_label(field, instruction[field.name])}"
-        for operation, one, other in CROSSES:
+        for operation, one, other in self.table.crosses:
             if operation == name:
                 yield _cross(name, one, instruction[one], other, instruction[other])
-        for entry in PROPERTIES:
+        for entry in self.table.properties:
             if entry.operation == name and entry.holds(self.arch, instruction):
                 yield f"{name}: {entry.name}"
         merge = instruction.values.get("merge", MERGE_NONE)
@@ -170,30 +206,46 @@ class Coverage:
         if merge == MERGE_ADD:
             yield _sums(instruction["merge_unsigned"])
 
+    def possible(self, instruction: Instruction) -> Iterator[str]:
+        """The bins that an instruction hits, and those that it hits if the data is such."""
+        yield from self.bins(instruction)
+        yield from self.table.possible(instruction)
+
     def _hit(self, hits: Mapping[str, int]) -> None:
         for name, count in hits.items():
             if name in self.counts:
                 self.counts[name] += count
 
 
-def _required(arch: DeformArch) -> Iterator[str]:
+def _required(arch: Arch) -> Iterator[str]:
     """Names of all bins, in the order of the instruction table."""
+    table = table_for(arch)
     for operation in arch.instructions.operations:
         yield operation.name
         for field in operation.fields:
             if _is_binned(field):
                 yield from (f"{operation.name}.{field.name}={label}" for label in _labels(arch, field))
-    for name, one, other in CROSSES:
-        fields = {f.name: f for f in arch.instructions.operation(name).fields}
+    for name, one, other in table.crosses:
+        operation = arch.instructions.operation(name)
+        fields = {f.name: f for f in operation.fields}
         pairs = itertools.product(_values(arch, fields[one]), _values(arch, fields[other]))
-        yield from (_cross(name, one, a, other, b) for a, b in pairs)
-    yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
+        yield from (_cross(name, one, a, other, b) for a, b in pairs if not _forbidden(operation, {one: a, other: b}))
+    yield from (f"{entry.operation}: {entry.name}" for entry in table.properties if entry.possible(arch))
+    yield from table.measured(arch)
+    yield from (_ending(error) for error in ErrorCode)
+    yield from (f"stall on {channel}" for channel in CHANNELS)
+
+
+def _forbidden(operation: Operation, pair: Mapping[str, int]) -> bool:
+    """Whether a rule across fields forbids two values."""
+    return any(rule.problem(pair) for rule in operation.rules if {rule.when, rule.field} <= set(pair))
+
+
+def _measured(arch: DeformArch) -> Iterator[str]:
     for name in REQUANTISING:
         rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
         yield from (_between(name, value) for value in _values(arch, rounding))
     yield from (_sums(unsigned) for unsigned in (0, 1))
-    yield from (_ending(error) for error in ErrorCode)
-    yield from (f"stall on {channel}" for channel in CHANNELS)
 
 
 def _inside(instruction: Instruction, writes: Writes) -> int:
@@ -217,13 +269,13 @@ def _is_binned(field: Field) -> bool:
     return 1 < field.high - field.low + 1 <= FEW_VALUES or field.minimum == 1
 
 
-def _values(arch: DeformArch, field: Field) -> range:
+def _values(arch: Arch, field: Field) -> range:
     """Legal values that an instruction can have and end well on an architecture."""
-    high = {"table": arch.tables, "space": len(SPACES) - 1 - (not arch.tables)}.get(field.name, field.high)
+    high = table_for(arch).limits(arch).get(field.name, field.high)
     return range(field.low, high + 1)
 
 
-def _labels(arch: DeformArch, field: Field) -> list[str]:
+def _labels(arch: Arch, field: Field) -> list[str]:
     return list(Counter(_label(field, value) for value in _values(arch, field)[: FEW_VALUES + 1]))
 
 
@@ -239,3 +291,12 @@ def _cross(name: str, one: str, a: int, other: str, b: int) -> str:
 
 def _ending(error: ErrorCode) -> str:
     return f"ending {error.name}"
+
+
+TABLE = CoverageTable(
+    crosses=CROSSES,
+    properties=PROPERTIES,
+    limits=lambda arch: {"table": arch.tables, "space": len(SPACES) - 1 - (not arch.tables)},
+    measured=_measured,
+)
+"""Of the inference core."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from hw.sim.bench import BASE, PROGRAM, bench_regions
-from hw.sim.random_programs import WRAP, Generator
-from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
+from hw.sim.draws import WRAP, patched
+from hw.sim.kits import ProgramGenerator, kit_for
+from hw.spec.arch import Arch
 from hw.spec.isa import CRC_OFFSET, INSTRUCTION_BYTES, TOKEN_MAX, Operation, seal
 from hw.spec.machine import Outcome
 from hw.spec.program import HEADER_BYTES, build_image
@@ -20,6 +22,7 @@ HEADER_PARTS = {"magic": 0, "container version": 8, "count": 12, "arch_id": 16}
 """First byte of each part of a program's header."""
 
 
+LONG_RUN = 200
 NARROW = 8
 """Bits of a field of which every forbidden value is tried."""
 
@@ -39,15 +42,17 @@ class Launch:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def copies(arch: DeformArch) -> tuple[bytes, bytes]:
+def copies(arch: Arch) -> tuple[bytes, bytes]:
     """A LOAD from the inputs and a STORE to the outputs."""
-    words = min(100, arch.feature_words)
-    return arch.instructions.encode("LOAD", region=1, n0=words), arch.instructions.encode("STORE", region=2, n0=words)
+    fields, words = kit_for(arch).copied(arch)
+    encode, count = arch.instructions.encode, min(100, words)
+    return encode("LOAD", region=1, n0=count, **fields), encode("STORE", region=2, n0=count, **fields)
 
 
-def transfers(arch: DeformArch) -> list[bytes]:
+def transfers(arch: Arch) -> list[bytes]:
     """Good transfers that random ones seldom are: longer than a burst, across 4 KB, word by word, ordered by tokens."""
-    encode, long = arch.instructions.encode, min(arch.burst_beats + 37, arch.feature_words, 500)
+    fields, words = kit_for(arch).copied(arch)
+    encode, long = functools.partial(arch.instructions.encode, **fields), min(arch.burst_beats + 37, words, 500)
     return [
         encode("LOAD", region=1, n0=long, offset=5, push=0x8001),
         encode("STORE", region=2, n0=long, offset=3, wait=0x0001, push=0x0002),
@@ -57,7 +62,7 @@ def transfers(arch: DeformArch) -> list[bytes]:
     ]
 
 
-def damaged(arch: DeformArch, seed: int, flips: int) -> Iterator[Launch]:
+def damaged(arch: Arch, seed: int, flips: int) -> Iterator[Launch]:
     """A good program, damaged: single bits, wrong lengths and addresses, and headers that are wrong with a right CRC."""
     load, store = copies(arch)
     good, rng = build_image(arch, [load, store, load]), np.random.default_rng(seed)
@@ -74,17 +79,20 @@ def damaged(arch: DeformArch, seed: int, flips: int) -> Iterator[Launch]:
     yield Launch(image=good, address=PROGRAM + INSTRUCTION_BYTES // 2)
 
 
-def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
+def refused(arch: Arch, generator: ProgramGenerator) -> Iterator[list[bytes]]:
     """Programs of which one instruction breaks one rule of the table: every field, every kind of error."""
+    kit = kit_for(arch)
     for operation in arch.instructions.operations:
         raw = getattr(generator, operation.name.lower())
         for at in range(operation.used_bits, 8 * CRC_OFFSET):
-            yield [raw(), _patched(raw(), at, 1, 1)]
+            yield [raw(), patched(raw(), at, 1, 1)]
         for offset, width, value in _illegal(operation):
-            yield [_patched(raw(), offset, width, value)]
+            yield [patched(raw(), offset, width, value)]
+        for changes, offset, width, value in _unruly(operation):
+            yield [patched(raw(**changes), offset, width, value)]
     load, store = copies(arch)
-    yield [load, _patched(load, 0, 8, 0xFF)]
-    yield [load, _patched(load, 8, 8, arch.instructions.version + 1)]
+    yield [load, patched(load, 0, 8, 0xFF)]
+    yield [load, patched(load, 8, 8, arch.instructions.version + 1)]
     encode = arch.instructions.encode
     yield [load, encode("LOAD", wait=1)]
     yield [encode("LOAD", push=1)] * (TOKEN_MAX + 1)
@@ -93,18 +101,10 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
         yield [load, encode("STORE", region=region)]
     yield [load, encode("STORE", region=2, offset=(1 << 32) - 1)]
     yield [load, encode("LOAD", region=1, n0=4, check_crc=1, crc=0x1234)]
-    for number, space in enumerate(SPACES):
-        size = arch.row_words if space == "row" else arch.space_units()[space]
+    for number, space in enumerate(arch.space_units()):
+        size = kit.run_words(arch, space)
         yield from ([load, encode("LOAD", space=number, chip_addr=at)] for at in (size, WRAP) if size <= at <= WRAP)
-    for table in range(arch.tables + 1, TABLES_MAX + 1):
-        yield [load, generator.pw(table=table)]
-        yield [load, generator.dw(table=table)]
-    yield [load, encode("STORE", region=2, chip_addr=arch.feature_words)]
-    for field in ("out_addr", "param_addr", "weight_addr"):
-        yield [load, generator.pw(**{field: WRAP - 8})]
-        yield [load, generator.dw(mode=DW_CONV, **{field: WRAP - 8})]
-    for merge in (MERGE_ZIP, MERGE_ADD):
-        yield [load, generator.pw(merge=merge, merge_addr=WRAP - 8)]
+    yield from kit.outside(arch, generator)
 
 
 def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:
@@ -119,10 +119,14 @@ def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:
                 yield operation.offsets[field.name], field.width, value
 
 
-def _patched(raw: bytes, offset: int, width: int, value: int) -> bytes:
-    """An instruction with other bits and a right CRC."""
-    word, mask = int.from_bytes(raw[:CRC_OFFSET], "little"), (1 << width) - 1
-    return seal((word & ~(mask << offset) | (value & mask) << offset).to_bytes(CRC_OFFSET, "little"))
+def _unruly(operation: Operation) -> Iterator[tuple[dict[str, int], int, int, int]]:
+    """(fields, offset, width, value) of values that a rule across fields forbids beside these fields, and the field alone does not."""
+    fields = {field.name: field for field in operation.fields}
+    for rule in operation.rules:
+        field = fields[rule.field]
+        for when, value in itertools.product(rule.values, (rule.minimum - 1, rule.maximum + 1, field.high)):
+            if field.low <= value <= field.high and not rule.minimum <= value <= rule.maximum:
+                yield {rule.when: when}, operation.offsets[field.name], field.width, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +138,11 @@ class Disturbed:
     outcome: Outcome
 
 
-def bus_errors(arch: DeformArch) -> tuple[Disturbed, ...]:
+def bus_errors(arch: Arch) -> tuple[Disturbed, ...]:
     """An error at every kind of access: header, instruction, load, store, and a run before others."""
     load, store = copies(arch)
     dirt, data, result = (region.base for region in bench_regions(arch))
-    runs = arch.instructions.encode("LOAD", n0=3, n1=20, stride1=5, chip_stride1=3)
+    runs = arch.instructions.encode("LOAD", n0=3, n1=20, stride1=5, chip_stride1=3, **kit_for(arch).copied(arch)[0])
     last = 16 * (arch.instructions.decode(load)["n0"] - 1)
 
     def case(address: int, code: ErrorCode, index: int, retired: int, *instructions: bytes) -> Disturbed:
@@ -154,13 +158,12 @@ def bus_errors(arch: DeformArch) -> tuple[Disturbed, ...]:
     )
 
 
-def endless(arch: DeformArch) -> dict[str, list[bytes]]:
+def endless(arch: Arch) -> dict[str, list[bytes]]:
     """Programs that run far longer than any test waits, by what runs when they are ended."""
-    encode, (load, _) = arch.instructions.encode, copies(arch)
-    return {
-        "LOAD": [load, encode("LOAD", n0=200, n1=60_000)],
-        "STORE": [load, encode("STORE", region=2, n0=200, n1=60_000)],
-        "PW": [load, encode("PW", kernel_h=255, kernel_w=255, out_rows=200, out_cols=200, in_rows=9, in_cols=9)],
-        "DW": [load, encode("DW", mode=2, kernel_h=255, kernel_w=255, out_rows=200, out_cols=200, out_pitch=0)],
-        "fetch": [load] * 100,
+    encode, (load, _), (fields, _) = arch.instructions.encode, copies(arch), kit_for(arch).copied(arch)
+    transfers = {
+        "LOAD": [encode("LOAD", n0=LONG_RUN, n1=60_000, **fields)],
+        "STORE": [encode("STORE", region=2, n0=LONG_RUN, n1=60_000, **fields)],
     }
+    compute = kit_for(arch).endless(arch)
+    return {**{name: [load, *program] for name, program in (transfers | compute).items()}, "fetch": [load] * 100}

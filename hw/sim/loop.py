@@ -129,8 +129,9 @@ class Trace:
 
     `instructions` (index, issue, retire): cycles, retire is `records.NEVER` where it did not retire. `memory_writes`
     (cycle, index, manager, address, strobe, data): each data beat, address in bytes, `data` 16 bytes. `chip_writes`
-    (cycle, index, space, address, data): writes of on-chip buffers, `space` an index into `spaces`, address in words of
-    16 bytes. A write belongs to the instruction `index` that was issued last, NO_INSTRUCTION before the first.
+    (cycle, index, space, lane, address, data): writes of on-chip buffers, `space` an index into `spaces`, `lane` that of the
+    watch net (0 where the space has one), address in words of 16 bytes. A write belongs to the instruction `index` that was
+    issued last, NO_INSTRUCTION before the first.
     The two logs of writes are empty unless the loop was opened with `trace_writes`.
     """
 
@@ -138,6 +139,14 @@ class Trace:
     memory_writes: NDArray[Any]
     chip_writes: NDArray[Any]
     spaces: tuple[str, ...] = field(default=())
+
+    def written(self, space: str) -> NDArray[Any]:
+        """The writes of a space in the order of lanes, and of time within a lane.
+
+        Lanes never write the same bytes in an instruction; where two write parts of one word, it is the lower lane's that comes first.
+        """
+        log = self.chip_writes[self.chip_writes["space"] == self.spaces.index(space)]
+        return log[np.argsort(log["lane"], kind="stable")]
 
 
 class Loop:
@@ -234,9 +243,18 @@ class Loop:
         return Trace(
             instructions=self._log("loop_instructions", records.INSTRUCTION)[["index", "issue", "retire"]],
             memory_writes=self._log("loop_memory_writes", records.MEMORY_WRITE),
-            chip_writes=self._log("loop_chip_writes", records.CHIP_WRITE)[["cycle", "index", "space", "address", "data"]],
+            chip_writes=self._chip_writes(),
             spaces=self.build.binding.spaces,
         )
+
+    def _chip_writes(self) -> NDArray[Any]:
+        """The log of writes, of which the loop told the watch net's number in place of the space."""
+        log, watches, spaces = self._log("loop_chip_writes", records.CHIP_WRITE), self.build.binding.watches, self.build.binding.spaces
+        if watches:
+            net = log["space"].copy()
+            log["space"] = np.array([spaces.index(space) for space, _ in watches], np.uint32)[net]
+            log["lane"] = np.array([lane or 0 for _, lane in watches], np.uint32)[net]
+        return log[["cycle", "index", "space", "lane", "address", "data"]]
 
     def bus_errors(self) -> NDArray[Any]:
         """Bursts that were answered with an error: (cycle, address, manager, is_write, response), one record each."""

@@ -6,11 +6,9 @@ what it writes.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
-import numpy as np
-
+from hw.sim.draws import WRAP, Draws
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import (
     DW_CONV,
@@ -26,31 +24,24 @@ from hw.spec.deform.instructions import (
 )
 from hw.spec.isa import CRC_OFFSET, seal
 
-WRAP = (1 << 20) - 1
 LEAST = {"feature_words": 224, "row_words": 64, "weight_words": 288, "parameter_words": 64}
 """Sizes of on-chip memories that the largest drawn shapes fit."""
 
 
-class Generator:
+class Generator(Draws):
     """Draws instructions for an architecture; ``memory`` (region, word, count) gives the bytes that a LOAD will see."""
 
+    arch: DeformArch
+
     def __init__(self, arch: DeformArch, seed: int, memory: Callable[[int, int, int], bytes]) -> None:
-        for name, least in LEAST.items():
-            if getattr(arch, name) < least:
-                raise ValueError(f"{name} must be at least {least} for random programs, not {getattr(arch, name)}")
-        self.arch, self.memory = arch, memory
-        self.rng = np.random.default_rng(seed)
+        super().__init__(arch, seed, memory)
+        self.require(LEAST)
         self.half = arch.feature_words // 2
         self.spaces = [number for number, space in enumerate(SPACES) if arch.space_units()[space]]
 
-    def below(self, limit: int) -> int:
-        return int(self.rng.integers(limit))
-
-    def between(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
-
-    def one_of(self, *values: int) -> int:
-        return int(self.rng.choice(values))
+    def program(self, length: int) -> list[bytes]:
+        """Legal instructions that fit."""
+        return [self.instruction() for _ in range(length)]
 
     def instruction(self) -> bytes:
         """A legal instruction that fits."""
@@ -88,17 +79,6 @@ class Generator:
             data[self.one_of(0, 1, 2, 3, 4, 58, 59)] ^= 1 << self.below(8)
         return seal(bytes(data[:CRC_OFFSET])) if sealed else bytes(data)
 
-    def _transfer(self, words: int) -> dict[str, int]:
-        """Loops of at most ``words`` words of a chip memory, and not many more of a region."""
-        n0, n1, n2 = self.between(1, max(words // 4, 1)), self.between(1, 3), self.between(1, 3)
-        while (n0 * n1 * n2) > words:
-            n0, n1, n2 = max(n0 // 2, 1), max(n1 - 1, 1), max(n2 - 1, 1)
-        stride1 = n0 + self.below(3)
-        return {
-            "n0": n0, "n1": n1, "n2": n2, "stride1": stride1, "stride2": n1 * stride1 + self.below(5),
-            "chip_stride1": n0, "chip_stride2": n0 * n1, "offset": self.below(40),
-        }  # fmt: skip
-
     def load(self, **changes: int) -> bytes:
         space = changes.get("space", self.one_of(*self.spaces))
         fields = {"region": self.below(2), "space": space, **self._load_shape(space)}
@@ -113,14 +93,6 @@ class Generator:
             return {**shape, "chip_addr": self.below(size - shape["n0"] * shape["n1"] * shape["n2"] + 1)}
         shape = self._transfer(min(self.arch.row_words // 4, 16)) | {"n2": self.between(1, 20)}
         return {**shape, "chip_addr": self.below(4)}
-
-    def _crc(self, fields: dict[str, int]) -> int:
-        crc = 0
-        for plane in range(fields["n2"]):
-            for run in range(fields["n1"]):
-                word = fields["offset"] + plane * fields["stride2"] + run * fields["stride1"]
-                crc = zlib.crc32(self.memory(fields["region"], word, fields["n0"]), crc)
-        return crc
 
     def store(self, **changes: int) -> bytes:
         shape = self._transfer(100)

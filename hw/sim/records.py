@@ -14,7 +14,7 @@ MEMORY_WRITE = np.dtype(
     [("cycle", "<i8"), ("address", "<u8"), ("index", "<u4"), ("manager", "<u2"), ("strobe", "<u2"), ("data", "u1", 16)]
 )
 CHIP_WRITE = np.dtype(
-    [("cycle", "<i8"), ("index", "<u4"), ("space", "<u4"), ("address", "<u4"), ("reserved", "<u4"), ("data", "u1", 16)]
+    [("cycle", "<i8"), ("index", "<u4"), ("space", "<u4"), ("address", "<u4"), ("lane", "<u4"), ("data", "u1", 16)]
 )
 BUS_ERROR = np.dtype([("cycle", "<i8"), ("address", "<u8"), ("manager", "<u4"), ("is_write", "<u2"), ("response", "<u2")])
 

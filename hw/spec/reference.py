@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hw.spec import deform, regs
+from hw.spec import deform, regs, sat
 from hw.spec.program import write_atomically
 
 DEFAULT_REGIONS = deform.DeformArch().regions
@@ -15,6 +15,7 @@ def pages() -> dict[str, str]:
     """File name to content of every generated page."""
     return {
         "instructions-deform.md": deform.INSTRUCTIONS.to_markdown(),
+        "instructions-sat.md": sat.INSTRUCTIONS.to_markdown(),
         "registers.md": regs.to_markdown(DEFAULT_REGIONS),
         "bitloom_regs.h": regs.to_c_header(DEFAULT_REGIONS),
     }

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
 from hw.spec.program import Program, write_atomically
 from sw.compiler import compile_graph
@@ -108,7 +109,7 @@ def _open(kind: str, program: Program, tell: Tell, gate: Mapping[str, Any]) -> D
         return open_device(kind, **gate)
 
 
-def emit_file(arch: DeformArch, output: Path, tell: Tell) -> dict[str, Any]:
+def emit_file(arch: Arch, output: Path, tell: Tell) -> dict[str, Any]:
     """Write the one Verilog file of an architecture, with a manifest beside it."""
     try:
         from hw.sim.core import emit_core

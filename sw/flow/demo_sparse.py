@@ -235,6 +235,7 @@ def _verify(
     progress: Callable[[int], None],
 ) -> tuple[TrainingReport, float]:  # fmt: skip
     """The steps on interpreter and core; and the simulation's cycles per second."""
+    from hw.sim.loop import MemoryTiming
     from sw.flow.predict import training_predictor
     from sw.runtime.interpreter import InterpreterDevice
     from sw.runtime.sim import SimDevice
@@ -243,7 +244,7 @@ def _verify(
     with SimDevice(arch, build=build) as core:
         report = verify_training(
             graph, program, batches, hyper, InterpreterDevice(arch, seed=5), core=core, products=ordered_products(),
-            predictor=training_predictor(core), progress=progress,
+            predictor=training_predictor(MemoryTiming()), progress=progress,
         )  # fmt: skip
         seconds, cycles = core.simulation.seconds, core.simulation.cycles
     return report, cycles / seconds if seconds else 0.0

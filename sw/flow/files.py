@@ -19,18 +19,24 @@ from hw.spec.program import write_atomically
 DEFAULT_ARCH = "default"
 
 
-def load_arch(name: str) -> DeformArch:
-    """An architecture from a JSON or TOML file, or the default inference core."""
+def load_arch(name: str) -> Arch:
+    """An architecture from a JSON or TOML file, of the inference core where it does not name one, or the default inference core."""
     if name == DEFAULT_ARCH:
         return DeformArch()
     path = Path(name)
     what = "a table of architecture parameters"
     data = read_toml(path, what) if path.suffix == ".toml" else _table(_json(path), path, what)
     try:
-        arch = Arch.from_dict({"core": "deform", **data})
+        return Arch.from_dict({"core": "deform", **data})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    assert isinstance(arch, DeformArch)
+
+
+def load_inference_arch(name: str) -> DeformArch:
+    """Likewise, of the inference core; ValueError where it is another's."""
+    arch = load_arch(name)
+    if not isinstance(arch, DeformArch):
+        raise ValueError(f"{name} must be an architecture of core 'deform', the inference core, not of {arch.core!r}")
     return arch
 
 

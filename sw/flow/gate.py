@@ -20,7 +20,6 @@ from typing import Any
 
 import sw.runtime
 from hw.spec.arch import Arch
-from hw.spec.deform import DeformArch
 from hw.spec.program import Program
 from hw.spec.records import (
     DESIGN_FILE,
@@ -111,7 +110,7 @@ def board_options(
 
 
 def prove_file(
-    arch: DeformArch,
+    arch: Arch,
     output: Path,
     *,
     rtl: Path | None = None,

@@ -6,18 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hw.spec.deform import DeformArch
-from hw.spec.deform.timing import MemoryTiming, instruction_cycles
+from hw.spec.cores import instruction_cycles
 from hw.spec.program import Program
+from hw.spec.transfer_timing import MemoryTiming
 from sw.runtime.placement import Placement
 
 if TYPE_CHECKING:
     from hw.sim.loop import MemoryTiming as LoopTiming
+    from sw.runtime.training import TrainingSession
 
 
 def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
     """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
-    if timing.read_interval != timing.write_interval or not isinstance(program.arch, DeformArch):
+    if timing.read_interval != timing.write_interval:
         return None
     arch, instructions = program.arch, program.instructions()
     bases = [region.base for region in placement.regions]
@@ -25,3 +26,8 @@ def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Cal
         read_latency=timing.read_latency, write_latency=timing.write_latency, beat_interval=timing.read_interval
     )
     return functools.cache(lambda index: instruction_cycles(instructions[index], arch, memory, bases))
+
+
+def training_predictor(timing: LoopTiming) -> Callable[[Program, TrainingSession], Callable[[int], int] | None]:
+    """The same for the programs of a training session on a simulated core with such a memory."""
+    return lambda program, session: predictor(program, session.placement, timing)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hw.spec.deform import DeformArch
+from hw.spec.arch import Arch
 from hw.spec.records import Check, DesignRecord, definition_sha256
 from sw.flow.commands import versions
 
@@ -34,7 +34,7 @@ class ProofFailure(RuntimeError):
 
 
 def prove_design(
-    arch: DeformArch,
+    arch: Arch,
     verilog: Path | None = None,
     *,
     seeds: Sequence[int] = SEEDS,

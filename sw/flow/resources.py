@@ -12,7 +12,7 @@ from rich.table import Table
 
 from boards.fit import check_fits
 from boards.synth import SynthesisReport, find_part, synthesise
-from hw.spec.deform import DeformArch
+from hw.spec.arch import Arch
 
 LEVELS_GUIDE = "about 6 for 250 MHz, 8 for 200 MHz on UltraScale+"
 
@@ -21,7 +21,7 @@ LEVELS_GUIDE = "about 6 for 250 MHz, 8 for 200 MHz on UltraScale+"
 class CoreResources:
     """Synthesis of the core of ``arch``."""
 
-    arch: DeformArch
+    arch: Arch
     synthesis: SynthesisReport
 
     @property
@@ -35,7 +35,7 @@ class CoreResources:
 
 
 def core_resources(
-    arch: DeformArch, family: str = "xcup", part: str | None = None, *, tell: Callable[[str], None] | None = None
+    arch: Arch, family: str = "xcup", part: str | None = None, *, tell: Callable[[str], None] | None = None
 ) -> CoreResources:
     """Synthesise the core of an architecture. ValueError, before the long part, where it certainly does not fit."""
     from hw.sim.core import core_name, emit_core

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 
 from hw.spec.arch import Arch
-from hw.spec.machine import Machine, Memory
+from hw.spec.cores import machine_for
+from hw.spec.machine import Memory
 from hw.spec.program import Program
 from sw.runtime.device import Device, Launch
 from sw.runtime.errors import DeviceError
 from sw.runtime.placement import MEMORY_BASE, MEMORY_BYTES, Placement
 from sw.runtime.records import MachineRecorder
 
-_MACHINES = {"deform": ("hw.spec.deform.machine", "DeformMachine"), "sat": ("hw.spec.sat.machine", "SatMachine")}
-
-
-def machine_for(arch: Arch, seed: int | None) -> Machine:
-    """The interpreter of an architecture's core; ``seed`` fills its on-chip memories with dirt, None with zeros."""
-    module, name = _MACHINES[arch.core]
-    return getattr(importlib.import_module(module), name)(arch, seed)
+__all__ = ["InterpreterDevice", "machine_for"]
 
 
 class InterpreterDevice(Device):

@@ -157,7 +157,7 @@ class SimDevice(CoreDevice):
 
 def _record(trace: Any, outcome: Outcome) -> RunRecord:
     """The simulator's logs in the common form."""
-    beats, chip = trace.memory_writes, trace.chip_writes
+    beats = trace.memory_writes
     writes = {
         MEMORY: WriteLog(
             index=beats["index"].astype(np.int64),
@@ -166,8 +166,8 @@ def _record(trace: Any, outcome: Outcome) -> RunRecord:
             data=beats["data"],
         )
     }
-    for number, space in enumerate(trace.spaces):
-        picked = chip[chip["space"] == number]
+    for space in trace.spaces:
+        picked = trace.written(space)
         writes[space] = WriteLog.full(picked["index"].astype(np.int64), picked["address"].astype(np.int64), picked["data"])
     times = tuple(InstructionTime(index=int(i), issue=int(a), retire=int(b)) for i, a, b in trace.instructions)
     return RunRecord(outcome=outcome, writes=writes, times=times)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from amaranth.lib import fifo
 
-from hw.rtl.common import bursts, runs
-from hw.rtl.deform import store
-from hw.rtl.deform.store import PREFETCH, QUEUE_MARGIN
+from hw.rtl.common import bursts, runs, store
+from hw.rtl.common.store import QUEUE_MARGIN
+from hw.rtl.deform.store import PREFETCH
 from hw.rtl.formal import cover, prove
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
@@ -59,7 +59,7 @@ LOOP_FAULTS = (
 )
 PREFETCH_FAULTS = (
     Fault(name="reads without a place", module=store, old="active & (places != 0)", new="active", fails="room"),
-    Fault(name="one place too many", module=store, old="places.eq(PREFETCH)", new="places.eq(PREFETCH + 1)", fails="room"),
+    Fault(name="one place too many", module=store, old="places.eq(prefetch)", new="places.eq(prefetch + 1)", fails="room"),
     Fault(name="place back too early", module=store, old="sent.eq(words.r_rdy & self.runs.data.ready)",
           new="sent.eq(self.runs.data.ready)", fails="room"),
 )  # fmt: skip

@@ -7,9 +7,10 @@ from types import ModuleType
 from amaranth.hdl import Signal, Value
 
 from hw.rtl.common.runs import RunLoopParameters
-from hw.rtl.deform.store import PREFETCH
+from hw.rtl.deform.store import PREFETCH, spaces
 from hw.rtl.formal import Harness
 from hw.spec.deform import DeformArch
+from hw.spec.deform.latency import MEMORY_READ
 
 
 class LoopProof(Harness):
@@ -51,7 +52,7 @@ class PrefetchProof(Harness):
         self._module, self._arch = module, arch
 
     def describe(self) -> None:
-        m, dut = self.m, self._module.StoreEngine(self._arch)
+        m, dut = self.m, self._module.StoreEngine(self._arch, spaces(self._arch), latency=MEMORY_READ)
         state = self.part(dut)
         start = self.any(1, "start")
         m.d.comb += [

@@ -4,11 +4,10 @@ Each memory has one read and one write port. As one engine runs at a time, a por
 ports, each of which counts only while its ``en`` is high.
 """
 
-from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -16,20 +15,17 @@ from amaranth.utils import exact_log2
 from hw.rtl.arith.requantise import RequantiseUnit
 from hw.rtl.cells.mac2 import Mac2Cell
 from hw.rtl.common.axi import axi4_manager, axi_lite_subordinate
+from hw.rtl.common.joins import WATCH_ADDR_BITS, join_commands, join_reads, join_writes, watch, watch_net
 from hw.rtl.common.sequencer import Trace
 from hw.rtl.common.shell import Shell
 from hw.rtl.deform.dw import DwEngine
 from hw.rtl.deform.load import LoadEngine
 from hw.rtl.deform.memories import FeatureMemory, ParameterMemory, RowMemory, WeightMemory
-from hw.rtl.deform.ports import WORD_BITS
 from hw.rtl.deform.pw import PwEngine
 from hw.rtl.deform.store import StoreEngine
 from hw.rtl.deform.tables import TableLookup
 from hw.spec.deform import LANES, ROW_BANKS, DeformArch
 from hw.spec.deform.latency import TABLE_PARTS
-from hw.spec.regs import ErrorCode
-
-WATCH_ADDR_BITS = 32
 
 
 class DeformCore(wiring.Component):
@@ -80,7 +76,7 @@ class DeformCore(wiring.Component):
         wiring.connect(m, shell.writes, self._store.runs)
         m.d.comb += [self.irq.eq(shell.irq), shell.build_id.eq(self.build_id)]
         missed = self._memories(m) | self._requantise(m)
-        self._commands(m, shell, engines, missed)
+        join_commands(m, shell, engines, missed)
         return m
 
     def _memories(self, m: Module) -> Value:
@@ -90,18 +86,18 @@ class DeformCore(wiring.Component):
         m.submodules.weight = weight = WeightMemory(self._arch)
         m.submodules.parameter = parameter = ParameterMemory(self._arch)
         load, store, pw, dw = self._load, self._store, self._pw, self._dw
-        _join_reads(m, feature.read, (store.feature, pw.fm_read, dw.fm_read))
-        _join_writes(m, feature.write, (load.feature, pw.fm_write, dw.fm_write))
-        _join_reads(m, parameter.read, (pw.par, dw.par))
-        _join_writes(m, parameter.write, (load.parameter,))
-        _join_reads(m, weight.read, (pw.wgt,))
-        _join_writes(m, weight.write, (load.weight,))
+        join_reads(m, feature.read, (store.feature, pw.fm_read, dw.fm_read))
+        join_writes(m, feature.write, (load.feature, pw.fm_write, dw.fm_write))
+        join_reads(m, parameter.read, (pw.par, dw.par))
+        join_writes(m, parameter.write, (load.parameter,))
+        join_reads(m, weight.read, (pw.wgt,))
+        join_writes(m, weight.write, (load.weight,))
         wiring.connect(m, row.read, dw.row)
         wiring.connect(m, row.write, load.row)
-        _watch(m, "fm", feature.write, feature.write.addr)
-        _watch(m, "row", row.write, self._row_address(m, row.write))
-        _watch(m, "wgt", weight.write, weight.write.addr)
-        _watch(m, "par", parameter.write, parameter.write.addr)
+        watch(m, "fm", feature.write, feature.write.addr)
+        watch(m, "row", row.write, self._row_address(m, row.write))
+        watch(m, "wgt", weight.write, weight.write.addr)
+        watch(m, "par", parameter.write, parameter.write.addr)
         return Cat(memory.out_of_range for memory in (feature, row, weight, parameter)).any()
 
     def _row_address(self, m: Module, write: wiring.PureInterface) -> Signal:
@@ -135,54 +131,4 @@ class DeformCore(wiring.Component):
         """A word of a table memory is shown with its last part; LOAD holds it in the register that all its ports share."""
         part, word = self._load.table, self._load.parameter.data
         last, place = TABLE_PARTS - 1, exact_log2(TABLE_PARTS)
-        _watch_net(m, "tbl", part.en & (part.addr[:place] == last), part.addr[place:], word)
-
-    def _commands(self, m: Module, shell: Shell, engines: dict[str, wiring.Component], missed: Value) -> None:
-        """Commands to the engines; an access outside a memory makes an instruction end with BUFFER_RANGE."""
-        overrun, starting = Signal(reset_less=True), Signal()
-        m.d.comb += starting.eq(Cat(shell.command(name).start for name in engines).any())
-        with m.If(starting):
-            m.d.sync += overrun.eq(0)
-        with m.Elif(missed):
-            m.d.sync += overrun.eq(1)
-        for name, engine in engines.items():
-            outer, inner = shell.command(name), engine.command
-            m.d.comb += [
-                inner.start.eq(outer.start),
-                inner.instruction.eq(outer.instruction),
-                outer.done.eq(inner.done),
-                outer.error.eq(inner.error),
-            ]
-            with m.If((inner.error == ErrorCode.NONE) & (overrun | missed)):
-                m.d.comb += outer.error.eq(ErrorCode.BUFFER_RANGE)
-
-
-def _joined(engines: Sequence[wiring.PureInterface], name: str) -> Value:
-    """What the enabled engine drives; anything if none is."""
-    if len(engines) == 1:
-        return getattr(engines[0], name)
-    return reduce(or_, (Mux(port.en, getattr(port, name), 0) for port in engines))
-
-
-def _join_reads(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
-    m.d.comb += [
-        memory.en.eq(Cat(port.en for port in engines).any()),
-        memory.addr.eq(_joined(engines, "addr")),
-        *(port.data.eq(memory.data) for port in engines),
-    ]
-
-
-def _join_writes(m: Module, memory: wiring.PureInterface, engines: Sequence[wiring.PureInterface]) -> None:
-    m.d.comb += [
-        memory.en.eq(Cat(port.en for port in engines).any()),
-        *(getattr(memory, name).eq(_joined(engines, name)) for name in ("addr", "data")),
-    ]
-
-
-def _watch(m: Module, space: str, write: wiring.PureInterface, addr: Value) -> None:
-    _watch_net(m, space, write.en, addr, write.data)
-
-
-def _watch_net(m: Module, space: str, en: Value, addr: Value, word: Value) -> None:
-    for name, value, width in (("en", en, 1), ("addr", addr, WATCH_ADDR_BITS), ("data", word, WORD_BITS)):
-        m.d.comb += Signal(width, name=f"watch_{space}__{name}").eq(value)
+        watch_net(m, "tbl", part.en & (part.addr[:place] == last), part.addr[place:], word)

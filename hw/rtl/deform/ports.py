@@ -12,19 +12,13 @@ from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.common.memory_ports import WORD_BITS, ReadPort, WritePort
 from hw.spec.deform import LANES, ROW_BANKS
 from hw.spec.deform.instructions import ADDR_BITS, PW, TABLE_BYTES, TABLES_MAX
 from hw.spec.deform.latency import TABLE_PARTS
 
-WORD_BITS = 128
 ACC_BITS = 32
 TABLE_FIELD_BITS = next(field.width for field in PW.fields if field.name == "table")
-
-ReadPort = wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": In(WORD_BITS)})
-"""Seen from an engine."""
-
-WritePort = wiring.Signature({"en": Out(1), "addr": Out(ADDR_BITS), "data": Out(WORD_BITS)})
-"""Seen from an engine."""
 
 
 def weight_read_port(units: int) -> wiring.Signature:

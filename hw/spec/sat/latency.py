@@ -5,6 +5,9 @@ Operands in a cycle, result so many cycles later. The RTL refuses to elaborate w
 
 from __future__ import annotations
 
+MEMORY_READ = 2
+"""On-chip memory: cycle of the address to the cycle in which the data can be used."""
+
 FP16_NORMALISE = 1
 """FP16 in to sign, exponent and normalised significand out."""
 
@@ -34,3 +37,8 @@ FP32_SQRT = 27
 
 INT_TO_FP32 = 12
 """Cycle of ``start`` to that of ``done`` (operand, magnitude, seven shifts by 16, normalise, align, round)."""
+
+# Vector unit, channel programs, pruning -----------------------------------------------------------------------------------------------
+
+VECTOR_READ = 2
+"""Vector memory and memory of channel records: cycle of the address to the cycle in which the data can be used."""

@@ -1,145 +1,20 @@
-"""Cycles of LOAD and STORE from start to done, run alone on a memory of fixed latency: an exact recurrence over bursts.
-
-The memory: addresses are always accepted; the first beat of a read whose address was accepted in cycle t is valid in cycle
-t + read_latency, or when the last burst's time is over if that is later; a beat takes ``beat_interval`` cycles, or more where
-it is accepted later than that, and the next is valid in the cycle after. A write's
-response is valid ``write_latency`` cycles after its last beat was accepted.
-"""
+"""Cycles of LOAD and STORE of the inference core: as every core's, but that the table memories take a word in parts."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from hw.spec.arch import WORD_BYTES, Arch
+from hw.spec import transfer_timing
+from hw.spec.arch import Arch
 from hw.spec.deform.instructions import SPACES
 from hw.spec.deform.latency import TABLE_PARTS
 from hw.spec.isa import Instruction
+from hw.spec.transfer_timing import MemoryTiming, store_cycles
 
-BOUNDARY_WORDS = 4096 // WORD_BYTES
-"""No burst crosses a 4 KB boundary."""
-
-REQUEST = 2
-"""Start, or the acceptance of the run before, to a run's request: step the loops, check the on-chip range."""
-
-LOOKUP = 1
-"""A run's acceptance to the end of its place: find the region."""
-
-BURST = 2
-"""Between two bursts, and from a run's lookup to its first burst: check or measure, then offer."""
-
-ADDRESS = 1
-"""From a burst's issue to its address on the bus."""
-
-LOAD_END = 4
-"""Last beat to done: data register, idle, judge, done; the table memories hold a word longer in the data register."""
-
-STORE_BEAT = 2
-"""From a burst's issue to the cycle in which its first word is taken."""
-
-STORE_END = 2
-"""Last response to done: idle, done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryTiming:
-    """Latencies in cycles, at least 1; ``beat_interval`` is 1 for a beat per cycle."""
-
-    read_latency: int
-    write_latency: int
-    beat_interval: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("read_latency", "write_latency", "beat_interval"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"memory timing {name} must be at least 1 cycle, not {value}")
-
-
-class _Issue:
-    """When bursts are issued: the request, lookup and split stages that LOAD and STORE share.
-
-    ``retired`` is given the cycle in which each burst ends on the bus; so many may be in flight, and no more.
-    """
-
-    def __init__(self, arch: Arch) -> None:
-        self._in_flight: deque[int] = deque(maxlen=arch.outstanding)
-        self._burst_beats = arch.burst_beats
-        self._accepted = 0
-        self._lookup = 0
-        self._issued = 0
-
-    def run(self, word: int, words: int) -> Iterator[tuple[int, int]]:
-        """(cycle of issue, beats) of each burst of a run from 16-byte word ``word`` of the address space."""
-        self._accepted = max(self._accepted + REQUEST, self._lookup)
-        self._lookup = max(self._accepted + LOOKUP, self._issued)
-        ready = self._lookup
-        while words:
-            beats = min(words, self._burst_beats, BOUNDARY_WORDS - word % BOUNDARY_WORDS)
-            ready += BURST
-            if len(self._in_flight) == self._in_flight.maxlen:
-                ready = max(ready, self._in_flight[0] + 1)
-            self._issued = ready
-            yield ready, beats
-            word, words = word + beats, words - beats
-
-    def retired(self, cycle: int) -> None:
-        self._in_flight.append(cycle)
-
-
-class _Beats:
-    """When the beats of reads are accepted: each stays in the data register for ``hold`` cycles. ``last``: of the last beat."""
-
-    def __init__(self, memory: MemoryTiming, hold: int) -> None:
-        self._interval, self._hold = memory.beat_interval, hold
-        self._free = 0
-        self.last = -hold
-
-    def burst(self, due: int, beats: int) -> None:
-        """A burst whose first beat is valid in cycle ``due``, if those before it are over."""
-        if self._hold == 1:
-            # Each beat is accepted when it is valid.
-            self._free = max(due, self._free) + beats * self._interval
-            self.last = self._free - self._interval
-            return
-        for _ in range(beats):
-            valid = max(due, self._free, self.last + 1)
-            self._free = valid + self._interval
-            self.last = max(valid, self.last + self._hold)
+__all__ = ["MemoryTiming", "load_cycles", "store_cycles"]
 
 
 def load_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bases: Sequence[int]) -> int:
     """Cycles of a LOAD that ends without an error; ``bases`` are the regions' base addresses in bytes."""
-    runs = _runs(instruction, "LOAD", bases)
-    hold = TABLE_PARTS if SPACES[instruction["space"]] == "tbl" else 1
-    issue, received = _Issue(arch), _Beats(memory, hold)
-    for word in runs:
-        for issued, beats in issue.run(word, instruction["n0"]):
-            received.burst(issued + ADDRESS + memory.read_latency, beats)
-            issue.retired(received.last)
-    return received.last + hold - 1 + LOAD_END
-
-
-def store_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bases: Sequence[int]) -> int:
-    """Cycles of a STORE that ends without an error; ``bases`` are the regions' base addresses in bytes.
-
-    Words never wait for the feature memory: the first of a run is there before its first burst can be issued, and the
-    prefetch covers the memory's latency.
-    """
-    issue, sent, answered = _Issue(arch), -memory.beat_interval, -1
-    for word in _runs(instruction, "STORE", bases):
-        for issued, beats in issue.run(word, instruction["n0"]):
-            taken = max(issued + STORE_BEAT, sent)
-            sent = max(taken + 1, sent + memory.beat_interval) + (beats - 1) * memory.beat_interval
-            answered = max(sent + memory.write_latency, answered + 1)
-            issue.retired(answered)
-    return answered + STORE_END
-
-
-def _runs(instruction: Instruction, name: str, bases: Sequence[int]) -> Iterator[int]:
-    """First 16-byte word of each run in the address space."""
-    if instruction.name != name:
-        raise ValueError(f"the instruction must be a {name}, not a {instruction.name}")
-    start = bases[instruction["region"]] // WORD_BYTES + instruction["offset"]
-    planes, runs = range(instruction["n2"]), range(instruction["n1"])
-    return (start + plane * instruction["stride2"] + run * instruction["stride1"] for plane in planes for run in runs)
+    paced = instruction.name == "LOAD" and SPACES[instruction["space"]] == "tbl"
+    return transfer_timing.load_cycles(instruction, arch, memory, bases, hold=TABLE_PARTS if paced else 1)

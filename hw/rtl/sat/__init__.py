@@ -1,0 +1,1 @@
+"""The training core: GEMM array, vector and channel units, on-chip memories."""
