@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 demo = typer.Typer(help="Whole chains that really run.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(demo, name="demo")
+report = typer.Typer(help="Tables of what cores reach, worked out anew.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(report, name="report")
 
 console = Console(emoji=False)  # a place such as FILE.py:NAME: is no name of a picture
 errors = Console(stderr=True, emoji=False)
@@ -404,6 +406,53 @@ def digits(
         soft_wrap=True,
     )
     return data
+
+
+@demo.command()
+@reported
+def sparse(
+    out: Annotated[Path, typer.Option(help="Folder for the artefacts and the report.")] = Path("build/sparse"),
+    steps: Annotated[int, typer.Option(help="Training steps in torch and the emulator.", min=1)] = 400,
+    core_steps: Annotated[int, typer.Option(help="The first of them that run on the simulated core too.", min=1)] = 10,
+) -> Result:
+    """Train digits 2:8-sparse (BDWP), run steps of it on the simulated training core, compare every number, write a report."""
+    from sw.flow.demo_sparse import SparseConfig, Tell, demo_sparse
+    from sw.flow.show import show_links
+
+    with _progress() as advance:
+        tell = Tell(say=_tell, steps=lambda what, done, total: advance(f"training, {what}", done, total))
+        result = demo_sparse(out, config=SparseConfig(steps=steps, core_steps=core_steps), tell=tell)
+    show_links(console, f"2:8, {core_steps} training steps", result.report.links.values(), result.report.first)
+    show_links(console, "dense, 1 training step", result.dense.links.values(), result.dense.first)
+    data = result.to_dict()
+    console.print(
+        f"held-out accuracy {data['float_accuracy']:.2%} trained in torch, {data['fixed_accuracy']:.2%} as the core computes; a step "
+        f"takes {data['cycles']:,} cycles, dense {data['dense_cycles']:,}: {data['speedup']:.2f} times faster, the array alone "
+        f"{data['array_speedup']:.2f} times; {data['seconds']:.0f} s; report: {out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return data
+
+
+@report.command()
+@reported
+def sat(
+    network: Annotated[list[str] | None, typer.Option(help="Only networks whose name holds this; may be given again.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a step, in place of the stated numbers.", min=2)] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a page with pictures to this file.")] = None,
+) -> Result:
+    """Whole training steps on 32 x 32 processing elements, dense and N:M-sparse, by the timing model; minutes for all networks."""
+    from sw.flow.report_sat import report_sat, to_dict
+    from sw.flow.report_sat_page import show_rows, write_page
+
+    with _progress() as advance:
+        rows = report_sat(network or (), batch=batch, progress=advance)
+    show_rows(console, rows)
+    if out is not None:
+        write_page(out, rows)
+        console.print(f"page: {escape(str(out))}", highlight=False, soft_wrap=True)
+    return to_dict(rows)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +14,27 @@ from sw.flow.check import CheckResult
 from sw.flow.link import Link
 
 
-def link_table(report: Report) -> Table:
-    """One row per link of the chain."""
-    table = Table(title=f"the chain, {report.images} images", title_justify="left")
+def _links(title: str, links: Iterable[Link]) -> Table:
+    """One row per link."""
+    table = Table(title=title, title_justify="left")
     for name, justify in (("link", "left"), ("compared", "right"), ("mismatches", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for link in (*report.links.values(), *([report.timing] if report.timing else [])):
+    for link in links:
         table.add_row(link.name, f"{link.compared:,} {link.unit}", f"{link.mismatches:,}", _verdict(link))
+    return table
+
+
+def show_links(console: Console, title: str, links: Iterable[Link], first: Iterable[str]) -> None:
+    """Links and the first differences in words."""
+    console.print(_links(title, links))
+    for words in first:
+        console.print(f"  {escape(words)}", highlight=False, soft_wrap=True)
+
+
+def link_table(report: Report) -> Table:
+    """One row per link of the chain."""
+    timing = [report.timing] if report.timing else []
+    table = _links(f"the chain, {report.images} images", (*report.links.values(), *timing))
     for name, counts in report.variants.items():
         verdict = _word(counts["compared"] > 0 and not counts["mismatches"])
         table.add_row(f"  of it: {name}", f"{counts['compared']:,} bytes", f"{counts['mismatches']:,}", verdict)
