@@ -132,7 +132,7 @@ def _close_coverage(bed: TestBed, bench: CoreBench, seed: int) -> None:
         if not empty:
             return
         raw = generator.instruction()
-        if empty & set(bed.coverage.bins(decode(raw))):
+        if empty & set(bed.coverage.possible(decode(raw))):
             bench.run([raw])
 
 

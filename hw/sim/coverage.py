@@ -15,7 +15,17 @@ import numpy as np
 
 from hw.sim.records import CHANNELS
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, MERGE_ADD, MERGE_NONE, MERGE_ZIP, SPACES, WINDOW_MAX
+from hw.spec.deform.instructions import (
+    DW_CONV,
+    DW_DEFORM,
+    DW_SAMPLE,
+    MERGE_ADD,
+    MERGE_NONE,
+    MERGE_ZIP,
+    OFFSET_PAIRS,
+    SPACES,
+    WINDOW_MAX,
+)
 from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction
 from hw.spec.machine import Writes
 from hw.spec.program import HEADER_BYTES
@@ -38,9 +48,10 @@ CROSSES = (
 
 REQUANTISING = ("PW", "DW")
 BETWEEN = "bytes between the clips"
+SAMPLED = f"DW.mode={DW_SAMPLE}: {BETWEEN}"
 LEAST_INSIDE = 1000
-"""Bytes between the clips that each rounding of each operation, and each kind of addition, must have written: at a clip no wrong sum
-or rounding shows."""
+"""Bytes between the clips that each rounding of each operation, samples and each kind of addition must have written: at a clip no
+wrong sum or rounding shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,12 @@ def _both(
     return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
 
 
+BORDERS = tuple(f"{how} {side}" for how in ("across", "beyond") for side in ("above", "below", "left", "right"))
+"""What ``hw.spec.deform.machine`` notes of samples: it depends on the offsets in feature memory, not on the instruction alone."""
+
+FRACTIONS = range(8)
+
+
 def _has_tables(arch: DeformArch) -> bool:
     return arch.tables > 0
 
@@ -73,6 +90,13 @@ def _window(rows: int, cols: int) -> Property:
         operation="DW",
         name=f"convolution, window of {rows} x {cols}",
         holds=lambda arch, i: i["mode"] == DW_CONV and (i["kernel_h"], i["kernel_w"]) == (rows, cols),
+    )
+
+
+def _sampling(field: str, value: int) -> Property:
+    """A sample with that value of a field."""
+    return Property(
+        operation="DW", name=f"sample, {field}={value}", holds=lambda arch, i: i["mode"] == DW_SAMPLE and i[field] == value
     )
 
 
@@ -115,6 +139,8 @@ PROPERTIES = (
         name="window of more than three rows",
         holds=lambda arch, i: i["kernel_h"] > 3 and i["mode"] not in (DW_CONV, DW_DEFORM),
     ),
+    *(_sampling("offset_frac", frac) for frac in FRACTIONS),
+    *(_sampling("offset_pair", pair) for pair in range(OFFSET_PAIRS)),
     *(_window(rows, cols) for rows in range(1, WINDOW_MAX + 1) for cols in range(1, WINDOW_MAX + 1)),
     *(_merged_table(merge) for merge in (MERGE_NONE, MERGE_ZIP, MERGE_ADD)),
     Property(
@@ -142,6 +168,7 @@ class Coverage:
             start = HEADER_BYTES + writes.index * INSTRUCTION_BYTES
             instruction = self.arch.instructions.decode(image[start : start + INSTRUCTION_BYTES])
             self._hit({name: _inside(instruction, writes) if name.endswith(BETWEEN) else 1 for name in self.bins(instruction)})
+            self._hit({_border(name): 1 for name in writes.met})
 
     def ended(self, error: ErrorCode) -> None:
         """A program has ended."""
@@ -167,8 +194,16 @@ class Coverage:
         merge = instruction.values.get("merge", MERGE_NONE)
         if name in REQUANTISING and merge == MERGE_NONE and not instruction["table"]:
             yield _between(name, instruction["rounding"])
+            if instruction.values.get("mode") == DW_SAMPLE:
+                yield SAMPLED
         if merge == MERGE_ADD:
             yield _sums(instruction["merge_unsigned"])
+
+    def possible(self, instruction: Instruction) -> Iterator[str]:
+        """The bins that an instruction hits, and those that it hits if the data is such."""
+        yield from self.bins(instruction)
+        if instruction.name == "DW" and instruction["mode"] == DW_SAMPLE:
+            yield from map(_border, BORDERS)
 
     def _hit(self, hits: Mapping[str, int]) -> None:
         for name, count in hits.items():
@@ -188,6 +223,8 @@ def _required(arch: DeformArch) -> Iterator[str]:
         pairs = itertools.product(_values(arch, fields[one]), _values(arch, fields[other]))
         yield from (_cross(name, one, a, other, b) for a, b in pairs)
     yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
+    yield SAMPLED
+    yield from map(_border, BORDERS)
     for name in REQUANTISING:
         rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
         yield from (_between(name, value) for value in _values(arch, rounding))
@@ -202,6 +239,10 @@ def _inside(instruction: Instruction, writes: Writes) -> int:
     clip = "merge" if instruction.values.get("merge") == MERGE_ADD else "clip"
     low, high = (instruction[f"{clip}_{end}"] & 0xFF for end in ("lo", "hi"))
     return int(np.count_nonzero((data != low) & (data != high)))
+
+
+def _border(name: str) -> str:
+    return f"DW: sample {name}"
 
 
 def _between(name: str, rounding: int) -> str:
