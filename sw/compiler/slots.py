@@ -116,6 +116,17 @@ def sliced(slots: Slots, start: int, stop: int) -> tuple[int, Slots] | None:
     return first // WORD_BYTES, shifted(part, -start)
 
 
+def pair_places(slots: Slots, pairs: int) -> list[tuple[int, int]] | None:
+    """(word, pair of lanes in it) of the channels 2t and 2t + 1 for each t; None if some do not share an even lane and the next."""
+    places = []
+    for t in range(pairs):
+        at = slots.index(2 * t)
+        if at % 2 or slots[at + 1] != 2 * t + 1:
+            return None
+        places.append((at // WORD_BYTES, at % WORD_BYTES // 2))
+    return places
+
+
 def shuffled(slots: Slots, order: np.ndarray) -> Slots:
     """Slots under new numbers: ``order`` holds the old channel of each new one."""
     new = np.argsort(order)
