@@ -4,7 +4,8 @@ A shuffle is other numbers on the same slots; a slice is free where its channels
 can be written into their words of it. So a tensor that will be sliced is stored with each part on words of its own, and where a
 part has h channels on H = ceil16(h) slots, channel i stands at slot floor(i * H / h), on the right side of a zip half a step
 later: then the first h channels of a zip of such parts fill the first H slots again, unit after unit. Where h is a multiple of 16
-all of this is the plain order. Slots without a channel are pads; what they hold is of no matter (their weights are 0).
+all of this is the plain order. So are offset maps of deformable convolutions, where a tap's two offsets must lie side by side. Slots
+without a channel are pads; what they hold is of no matter (their weights are 0).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hw.spec.ops import (
     AvgPool2d,
     Clip,
     Concat,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     MaxPool2d,
@@ -92,11 +94,12 @@ def shifted(slots: Sequence[int], by: int) -> Slots:
     return tuple(s + by if s >= 0 else -1 for s in slots)
 
 
-def segments(channels: int, cuts: set[int]) -> Slots:
-    """A tensor that will be sliced at ``cuts``: the channels between two cuts spread over whole words."""
+def segments(channels: int, cuts: set[int], *, plain: bool = False) -> Slots:
+    """A tensor that will be sliced at ``cuts``: the channels between two cuts on whole words, spread over them or in plain order."""
     borders = sorted(cuts | {0, channels})
+    sizes = [(start, stop - start) for start, stop in pairwise(borders)]
     return tuple(
-        s for start, stop in pairwise(borders) for s in shifted(spread(stop - start, ceil16(stop - start)), start)
+        s for start, size in sizes for s in shifted(default_slots(size) if plain else spread(size, ceil16(size)), start)
     )
 
 
@@ -220,17 +223,18 @@ class _Assignment:
     def _wish(self, name: str) -> Slots:
         """The order that a tensor's readers like best, if its producer can write any."""
         channels = self._channels(name)
-        cuts, zipped = self._uses(name)
+        cuts, zipped, paired = self._uses(name)
         if cuts:
-            slots = segments(channels, cuts)
+            slots = segments(channels, cuts, plain=paired)
             if len(slots) <= max(2 * ceil16(channels), SPARSE_WORDS * WORD_BYTES):
                 return slots
-        return spread(channels, ceil16(channels)) if zipped else default_slots(channels)
+        return spread(channels, ceil16(channels)) if zipped and not paired else default_slots(channels)
 
-    def _uses(self, name: str) -> tuple[set[int], bool]:
-        """Channels at which slices cut a tensor, and whether a join zips it: seen through operations that keep its slots."""
+    def _uses(self, name: str) -> tuple[set[int], bool, bool]:
+        """Channels at which slices cut a tensor, whether a join zips it, and whether it, or a slice, holds a deformable convolution's
+        offsets: seen through operations that keep its slots."""
         cuts: set[int] = set()
-        zipped, seen, todo = False, set(), [(name, 0)]
+        zipped, paired, seen, todo = False, False, set(), [(name, 0)]
         while todo:
             tensor, first = todo.pop()
             if (tensor, first) in seen:
@@ -244,7 +248,8 @@ class _Assignment:
                     todo.append((node.output, first))
                 else:
                     zipped |= isinstance(node.operation, ShuffleJoin)
-        return cuts, zipped
+                    paired |= isinstance(node.operation, DeformConv2d) and node.inputs[1] == tensor
+        return cuts, zipped, paired
 
 
 def _keeps(node: Node, tensor: str) -> bool:
