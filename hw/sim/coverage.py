@@ -74,7 +74,7 @@ def _both(
     return [Property(operation=each, name=name, holds=holds, possible=possible) for each in ("LOAD", "STORE")]
 
 
-BORDERS = tuple(f"{how} {side}" for how in ("across", "beyond") for side in ("above", "below", "left", "right"))
+PLACES = tuple(f"{how} {side}" for how in ("across", "beyond", "far") for side in ("above", "below", "left", "right"))
 """What ``hw.spec.deform.machine`` notes of samples: it depends on the offsets in feature memory, not on the instruction alone."""
 
 FRACTIONS = range(8)
@@ -168,7 +168,7 @@ class Coverage:
             start = HEADER_BYTES + writes.index * INSTRUCTION_BYTES
             instruction = self.arch.instructions.decode(image[start : start + INSTRUCTION_BYTES])
             self._hit({name: _inside(instruction, writes) if name.endswith(BETWEEN) else 1 for name in self.bins(instruction)})
-            self._hit({_border(name): 1 for name in writes.met})
+            self._hit({_place(name): 1 for name in writes.met})
 
     def ended(self, error: ErrorCode) -> None:
         """A program has ended."""
@@ -203,7 +203,7 @@ class Coverage:
         """The bins that an instruction hits, and those that it hits if the data is such."""
         yield from self.bins(instruction)
         if instruction.name == "DW" and instruction["mode"] == DW_SAMPLE:
-            yield from map(_border, BORDERS)
+            yield from map(_place, PLACES)
 
     def _hit(self, hits: Mapping[str, int]) -> None:
         for name, count in hits.items():
@@ -224,7 +224,7 @@ def _required(arch: DeformArch) -> Iterator[str]:
         yield from (_cross(name, one, a, other, b) for a, b in pairs)
     yield from (f"{entry.operation}: {entry.name}" for entry in PROPERTIES if entry.possible(arch))
     yield SAMPLED
-    yield from map(_border, BORDERS)
+    yield from map(_place, PLACES)
     for name in REQUANTISING:
         rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
         yield from (_between(name, value) for value in _values(arch, rounding))
@@ -241,7 +241,7 @@ def _inside(instruction: Instruction, writes: Writes) -> int:
     return int(np.count_nonzero((data != low) & (data != high)))
 
 
-def _border(name: str) -> str:
+def _place(name: str) -> str:
     return f"DW: sample {name}"
 
 

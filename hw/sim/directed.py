@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from hw.sim.bench import BASE, PROGRAM, bench_regions
 from hw.sim.random_programs import WRAP, Generator
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
+from hw.spec.deform.instructions import DW_CONV, DW_SAMPLE, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
 from hw.spec.isa import CRC_OFFSET, INSTRUCTION_BYTES, TOKEN_MAX, Operation, seal
 from hw.spec.machine import Outcome
 from hw.spec.program import HEADER_BYTES, build_image
@@ -82,6 +83,8 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
             yield [raw(), _patched(raw(), at, 1, 1)]
         for offset, width, value in _illegal(operation):
             yield [_patched(raw(), offset, width, value)]
+        for changes, offset, width, value in _unruly(operation):
+            yield [_patched(raw(**changes), offset, width, value)]
     load, store = copies(arch)
     yield [load, _patched(load, 0, 8, 0xFF)]
     yield [load, _patched(load, 8, 8, arch.instructions.version + 1)]
@@ -103,6 +106,8 @@ def refused(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
     for field in ("out_addr", "param_addr", "weight_addr"):
         yield [load, generator.pw(**{field: WRAP - 8})]
         yield [load, generator.dw(mode=DW_CONV, **{field: WRAP - 8})]
+    for field in ("out_addr", "param_addr", "offset_addr"):
+        yield [load, generator.dw(mode=DW_SAMPLE, **{field: WRAP - 24})]
     for merge in (MERGE_ZIP, MERGE_ADD):
         yield [load, generator.pw(merge=merge, merge_addr=WRAP - 8)]
 
@@ -117,6 +122,16 @@ def _illegal(operation: Operation) -> Iterator[tuple[int, int, int]]:
         for value in sorted(values):
             if field.type_min <= value <= field.type_max and not field.low <= value <= field.high:
                 yield operation.offsets[field.name], field.width, value
+
+
+def _unruly(operation: Operation) -> Iterator[tuple[dict[str, int], int, int, int]]:
+    """(fields, offset, width, value) of values that a rule across fields forbids beside these fields, and the field alone does not."""
+    fields = {field.name: field for field in operation.fields}
+    for rule in operation.rules:
+        field = fields[rule.field]
+        for when, value in itertools.product(rule.values, (rule.minimum - 1, rule.maximum + 1, field.high)):
+            if field.low <= value <= field.high:
+                yield {rule.when: when}, operation.offsets[field.name], field.width, value
 
 
 def _patched(raw: bytes, offset: int, width: int, value: int) -> bytes:

@@ -174,6 +174,10 @@ class Generator:
         least, most = sides.get(mode, (1, 7))
         return {"kernel_h": self.between(least, most), "kernel_w": self.between(least, min(most, 4))}
 
+    def _tall(self, words: int) -> dict[str, int]:
+        """Many rows on few words, in the middle of which samples begin: their offsets take them many turns of the banks away."""
+        return {"in_rows": 300, "in_cols": 4, "pitch": words, "row_pitch": 1, "row0": self.between(100, 180), "row0_addr": 18}
+
     def dw(self, **changes: int) -> bytes:
         mode = changes.get("mode", self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, DW_SAMPLE))
         words, cols, rows = self.between(1, 2), self.between(1, 6), self.between(1, 14)
@@ -190,4 +194,6 @@ class Generator:
             "offset_addr": self.below(self.half - out_rows * out_cols + 1), "offset_pitch": 1,
             "offset_pair": self.below(OFFSET_PAIRS), "offset_frac": self.below(8),
         }  # fmt: skip
+        if mode == DW_SAMPLE and self.below(3) == 0:
+            fields |= self._tall(words) if self.below(2) else {"in_cols": 200, "pitch": 0, "col0": self.between(80, 120)}
         return self.arch.instructions.encode("DW", **fields | self._clips() | changes)

@@ -203,8 +203,8 @@ class DeformMachine(Machine):
             cols = cols + step * (kx - 1)
         elif i["mode"] == DW_SAMPLE:
             down, right = self._sample_offsets(i)
-            self._note_borders(i, ("above", "below"), rows - 1, down, i["in_rows"])
-            self._note_borders(i, ("left", "right"), cols, right, i["in_cols"])
+            self._note_places(i, ("above", "below"), rows - 1, down, i["in_rows"])
+            self._note_places(i, ("left", "right"), cols, right, i["in_cols"])
             rows, cols = rows + (down >> i["offset_frac"]), cols + (right >> i["offset_frac"]) + kx
         else:
             cols = cols + kx
@@ -226,12 +226,16 @@ class DeformMachine(Machine):
         words, lane = self._offset_bytes(i), 2 * i["offset_pair"]
         return words[:, lane : lane + 1], words[:, lane + 1 : lane + 2]
 
-    def _note_borders(self, i: Instruction, sides: tuple[str, str], place: np.ndarray, offset: np.ndarray, size: int) -> None:
-        """Whether samples lie between an inner and an outer pixel of a border, or beyond it; along one axis of ``size`` pixels."""
+    def _note_places(self, i: Instruction, sides: tuple[str, str], place: np.ndarray, offset: np.ndarray, size: int) -> None:
+        """Whether samples lie between an inner and an outer pixel of a border, beyond it, or inside and far from where they would lie
+        without an offset: more than two turns of the banks; along one axis of ``size`` pixels."""
         frac = i["offset_frac"]
-        first, between = place + (offset >> frac), offset & ((1 << frac) - 1) != 0
-        found = {f"across {sides[0]}": between & (first == -1), f"beyond {sides[0]}": first < -1,
-                 f"across {sides[1]}": between & (first == size - 1), f"beyond {sides[1]}": first >= size}
+        shift, between = offset >> frac, offset & ((1 << frac) - 1) != 0
+        first, far = place + shift, 2 * ROW_BANKS
+        inside = (first >= 0) & (first < size)
+        found = {f"across {sides[0]}": between & (first == -1), f"across {sides[1]}": between & (first == size - 1),
+                 f"beyond {sides[0]}": first < -1, f"beyond {sides[1]}": first >= size,
+                 f"far {sides[0]}": inside & (shift < -far), f"far {sides[1]}": inside & (shift > far)}
         self.writes.met |= {name for name, where in found.items() if where.any()}
 
     def _read_row(self, bank: np.ndarray, addr: np.ndarray) -> np.ndarray:
