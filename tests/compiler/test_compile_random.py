@@ -68,7 +68,7 @@ def test_random_graphs_are_exact_in_rtl() -> None:
     seen: Counter[str] = Counter()
     with open_device("sim", arch=RTL) as core:
 
-        @settings(max_examples=60, **RELAXED)
+        @settings(max_examples=100, **RELAXED)
         @given(graphs(architectures=(RTL,)))
         def each(drawn: Drawn) -> None:
             if drawn.arch != RTL:
