@@ -119,12 +119,12 @@ def sliced(slots: Slots, start: int, stop: int) -> tuple[int, Slots] | None:
     return first // WORD_BYTES, shifted(part, -start)
 
 
-def pair_places(slots: Slots, pairs: int) -> list[tuple[int, int]] | None:
-    """(word, pair of lanes in it) of the channels 2t and 2t + 1 for each t; None if some do not share an even lane and the next."""
+def pair_places(slots: Slots, pairs: int, first: int = 0) -> list[tuple[int, int]] | None:
+    """(word, pair of lanes in it) of each two channels from ``first`` on; None if some are not in an even lane and the next."""
     places = []
-    for t in range(pairs):
-        at = slots.index(2 * t)
-        if at % 2 or slots[at + 1] != 2 * t + 1:
+    for channel in range(first, first + 2 * pairs, 2):
+        at = slots.index(channel)
+        if at % 2 or slots[at + 1] != channel + 1:
             return None
         places.append((at // WORD_BYTES, at % WORD_BYTES // 2))
     return places
@@ -223,18 +223,20 @@ class _Assignment:
     def _wish(self, name: str) -> Slots:
         """The order that a tensor's readers like best, if its producer can write any."""
         channels = self._channels(name)
-        cuts, zipped, paired = self._uses(name)
+        cuts, zipped, maps = self._uses(name)
         if cuts:
-            slots = segments(channels, cuts, plain=paired)
-            if len(slots) <= max(2 * ceil16(channels), SPARSE_WORDS * WORD_BYTES):
+            slots = segments(channels, cuts, plain=bool(maps))
+            apart = any(pair_places(slots, pairs, first) is None for first, pairs in maps)
+            if not apart and len(slots) <= max(2 * ceil16(channels), SPARSE_WORDS * WORD_BYTES):
                 return slots
-        return spread(channels, ceil16(channels)) if zipped and not paired else default_slots(channels)
+        return spread(channels, ceil16(channels)) if zipped and not maps else default_slots(channels)
 
-    def _uses(self, name: str) -> tuple[set[int], bool, bool]:
-        """Channels at which slices cut a tensor, whether a join zips it, and whether it, or a slice, holds a deformable convolution's
-        offsets: seen through operations that keep its slots."""
+    def _uses(self, name: str) -> tuple[set[int], bool, set[tuple[int, int]]]:
+        """Channels at which slices cut a tensor, whether a join zips it, and which of its parts (first channel, pairs) are offsets of a
+        deformable convolution: seen through operations that keep its slots."""
         cuts: set[int] = set()
-        zipped, paired, seen, todo = False, False, set(), [(name, 0)]
+        maps: set[tuple[int, int]] = set()
+        zipped, seen, todo = False, set(), [(name, 0)]
         while todo:
             tensor, first = todo.pop()
             if (tensor, first) in seen:
@@ -248,8 +250,9 @@ class _Assignment:
                     todo.append((node.output, first))
                 else:
                     zipped |= isinstance(node.operation, ShuffleJoin)
-                    paired |= isinstance(node.operation, DeformConv2d) and node.inputs[1] == tensor
-        return cuts, zipped, paired
+                    if isinstance(node.operation, DeformConv2d) and node.inputs[1] == tensor:
+                        maps.add((first, self._channels(tensor) // 2))
+        return cuts, zipped, maps
 
 
 def _keeps(node: Node, tensor: str) -> bool:

@@ -130,6 +130,17 @@ def test_offsets_that_the_network_computes() -> None:
     assert set(program.layers) == {"both", "at first", "at second", "zipped", "at zipped"}
 
 
+def test_offsets_of_which_slices_take_odd_parts() -> None:
+    """A cut between a pair would set it apart: the map keeps its plain order, and the slice is gathered."""
+    build = Builder(14)
+    build.input("x", (9, 6, 6))
+    offsets = build.conv("offsets", "x", 18, kernel=(3, 3), padding=1)
+    build.deform_conv("deform", "x", offsets, 9)
+    build.conv("user", build.add("part", Slice(start=3, stop=9), offsets), 5)
+    program, _ = compare(build.graph("deform", "user"), ARCH)
+    assert "part" in program.layers
+
+
 def test_the_listing_tells_of_samples() -> None:
     program, _ = compare(graph(1, (16, 4, 4), 16, frac=6), ARCH)
     assert "<- sample 4x4x1w@" in listing(program) and " s@1+2:0f6 k2x2" in listing(program)
