@@ -24,8 +24,8 @@ def sampled(x: np.ndarray, offset: np.ndarray, frac: int, stride: int, padding: 
     machine.execute(INSTRUCTIONS.decode(INSTRUCTIONS.encode(
         "DW", mode=DW_SAMPLE, pitch=1, row_pitch=width, in_rows=height, in_cols=width, row0=row0, bank0=row0 % ROW_BANKS,
         row0_addr=row0 // ROW_BANKS * width & 0xFFFFF, col0=-padding, kernel_h=2, kernel_w=2, stride=stride,
-        out_rows=rows, out_cols=cols, out_addr=OUT, out_pitch=1, offset_pitch=1, offset_pair=pair, offset_frac=frac, rounding=1, in_unsigned=unsigned,
-        clip_lo=-128 * (not unsigned), clip_hi=255 if unsigned else 127,
+        out_rows=rows, out_cols=cols, out_addr=OUT, out_pitch=1, offset_pitch=1, offset_pair=pair, offset_frac=frac,
+        rounding=1, in_unsigned=unsigned, clip_lo=-128 * (not unsigned), clip_hi=255 if unsigned else 127,
     )))  # fmt: skip
     words = machine.chip["fm"][OUT : OUT + rows * cols].T
     return words if unsigned else words.view(np.int8), machine.writes.met
