@@ -18,7 +18,17 @@ import numpy as np
 from hw.sim.records import CHANNELS
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, MERGE_ADD, MERGE_NONE, MERGE_ZIP, SPACES, WINDOW_MAX
+from hw.spec.deform.instructions import (
+    DW_CONV,
+    DW_DEFORM,
+    DW_SAMPLE,
+    MERGE_ADD,
+    MERGE_NONE,
+    MERGE_ZIP,
+    OFFSET_PAIRS,
+    SPACES,
+    WINDOW_MAX,
+)
 from hw.spec.isa import INSTRUCTION_BYTES, Field, Instruction, Operation
 from hw.spec.machine import Writes
 from hw.spec.program import HEADER_BYTES
@@ -41,9 +51,10 @@ CROSSES = (
 
 REQUANTISING = ("PW", "DW")
 BETWEEN = "bytes between the clips"
+SAMPLED = f"DW.mode={DW_SAMPLE}: {BETWEEN}"
 LEAST_INSIDE = 1000
-"""Bytes between the clips that each rounding of each operation, and each kind of addition, must have written: at a clip no wrong sum
-or rounding shows."""
+"""Bytes between the clips that each rounding of each operation, samples and each kind of addition must have written: at a clip no
+wrong sum or rounding shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +91,12 @@ def transfer_properties(words: Callable[[Any], int]) -> tuple[Property, ...]:
     )
 
 
+PLACES = tuple(f"{how} {side}" for how in ("across", "beyond", "far") for side in ("above", "below", "left", "right"))
+"""What ``hw.spec.deform.machine`` notes of samples: it depends on the offsets in feature memory, not on the instruction alone."""
+
+FRACTIONS = range(8)
+
+
 def _has_tables(arch: DeformArch) -> bool:
     return arch.tables > 0
 
@@ -90,6 +107,13 @@ def _window(rows: int, cols: int) -> Property:
         operation="DW",
         name=f"convolution, window of {rows} x {cols}",
         holds=lambda arch, i: i["mode"] == DW_CONV and (i["kernel_h"], i["kernel_w"]) == (rows, cols),
+    )
+
+
+def _sampling(field: str, value: int) -> Property:
+    """A sample with that value of a field."""
+    return Property(
+        operation="DW", name=f"sample, {field}={value}", holds=lambda arch, i: i["mode"] == DW_SAMPLE and i[field] == value
     )
 
 
@@ -125,6 +149,8 @@ PROPERTIES = (
         name="window of more than three rows",
         holds=lambda arch, i: i["kernel_h"] > 3 and i["mode"] not in (DW_CONV, DW_DEFORM),
     ),
+    *(_sampling("offset_frac", frac) for frac in FRACTIONS),
+    *(_sampling("offset_pair", pair) for pair in range(OFFSET_PAIRS)),
     *(_window(rows, cols) for rows in range(1, WINDOW_MAX + 1) for cols in range(1, WINDOW_MAX + 1)),
     *(_merged_table(merge) for merge in (MERGE_NONE, MERGE_ZIP, MERGE_ADD)),
     Property(
@@ -203,6 +229,8 @@ class Coverage:
         merge = instruction.values.get("merge", MERGE_NONE)
         if name in REQUANTISING and merge == MERGE_NONE and not instruction["table"]:
             yield _between(name, instruction["rounding"])
+            if instruction.values.get("mode") == DW_SAMPLE:
+                yield SAMPLED
         if merge == MERGE_ADD:
             yield _sums(instruction["merge_unsigned"])
 
@@ -242,6 +270,8 @@ def _forbidden(operation: Operation, pair: Mapping[str, int]) -> bool:
 
 
 def _measured(arch: DeformArch) -> Iterator[str]:
+    yield SAMPLED
+    yield from map(_place, PLACES)
     for name in REQUANTISING:
         rounding = next(f for f in arch.instructions.operation(name).fields if f.name == "rounding")
         yield from (_between(name, value) for value in _values(arch, rounding))
@@ -254,6 +284,10 @@ def _inside(instruction: Instruction, writes: Writes) -> int:
     clip = "merge" if instruction.values.get("merge") == MERGE_ADD else "clip"
     low, high = (instruction[f"{clip}_{end}"] & 0xFF for end in ("lo", "hi"))
     return int(np.count_nonzero((data != low) & (data != high)))
+
+
+def _place(name: str) -> str:
+    return f"DW: sample {name}"
 
 
 def _between(name: str, rounding: int) -> str:
@@ -298,5 +332,7 @@ TABLE = CoverageTable(
     properties=PROPERTIES,
     limits=lambda arch: {"table": arch.tables, "space": len(SPACES) - 1 - (not arch.tables)},
     measured=_measured,
+    met=lambda instruction, writes: map(_place, sorted(writes.met)),
+    possible=lambda instruction: map(_place, PLACES if instruction.values.get("mode") == DW_SAMPLE else ()),
 )
 """Of the inference core."""

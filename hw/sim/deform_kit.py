@@ -11,7 +11,7 @@ from hw.sim.kits import Kit
 from hw.sim.random_programs import Generator
 from hw.spec.arch import WORD_BYTES
 from hw.spec.deform import ROW_BANKS, DeformArch
-from hw.spec.deform.instructions import DW_CONV, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
+from hw.spec.deform.instructions import DW_CONV, DW_SAMPLE, MERGE_ADD, MERGE_ZIP, SPACES, TABLES_MAX
 
 DIRT_OFFSETS = {"fm": 0, "row": 100, "wgt": 700, "par": 1000, "tbl": 300}
 """First word of region 0 that goes to each on-chip memory: different ones, so that no memory holds another's contents."""
@@ -77,6 +77,8 @@ def outside(arch: DeformArch, generator: Generator) -> Iterator[list[bytes]]:
     for field in ("out_addr", "param_addr", "weight_addr"):
         yield [load, generator.pw(**{field: WRAP - 8})]
         yield [load, generator.dw(mode=DW_CONV, **{field: WRAP - 8})]
+    for field in ("out_addr", "param_addr", "offset_addr"):
+        yield [load, generator.dw(mode=DW_SAMPLE, **{field: WRAP - 24})]
     for merge in (MERGE_ZIP, MERGE_ADD):
         yield [load, generator.pw(merge=merge, merge_addr=WRAP - 8)]
 

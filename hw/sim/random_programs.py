@@ -14,10 +14,13 @@ from hw.spec.deform.instructions import (
     DW_CONV,
     DW_DEFORM,
     DW_MAX,
+    DW_SAMPLE,
     DW_SUM,
     MERGE_ADD,
     MERGE_NONE,
     MERGE_ZIP,
+    OFFSET_PAIRS,
+    SAMPLE_SIDE,
     SPACES,
     TABLES_MAX,
     WINDOW_MAX,
@@ -139,12 +142,16 @@ class Generator(Draws):
         return self.arch.instructions.encode("PW", **fields | self._clips() | changes)
 
     def _window(self, mode: int) -> dict[str, int]:
-        least = {DW_CONV: 1, DW_DEFORM: WINDOW_MAX}.get(mode, 1)
-        most_h, most_w = (WINDOW_MAX, WINDOW_MAX) if mode in (DW_CONV, DW_DEFORM) else (7, 4)
-        return {"kernel_h": self.between(least, most_h), "kernel_w": self.between(least, most_w)}
+        sides = {DW_CONV: (1, WINDOW_MAX), DW_DEFORM: (WINDOW_MAX, WINDOW_MAX), DW_SAMPLE: (SAMPLE_SIDE, SAMPLE_SIDE)}
+        least, most = sides.get(mode, (1, 7))
+        return {"kernel_h": self.between(least, most), "kernel_w": self.between(least, min(most, 4))}
+
+    def _tall(self, words: int) -> dict[str, int]:
+        """Many rows on few words, in the middle of which samples begin: their offsets take them many turns of the banks away."""
+        return {"in_rows": 300, "in_cols": 4, "pitch": words, "row_pitch": 1, "row0": self.between(100, 180), "row0_addr": 18}
 
     def dw(self, **changes: int) -> bytes:
-        mode = changes.get("mode", self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM))
+        mode = changes.get("mode", self.one_of(DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, DW_SAMPLE))
         words, cols, rows = self.between(1, 2), self.between(1, 6), self.between(1, 14)
         out_rows, out_cols = self.between(1, 4), self.between(1, 4)
         row_pitch, pitch = words * cols, words
@@ -157,5 +164,8 @@ class Generator(Draws):
             "weight_addr": self.below(self.arch.parameter_words - 9 * words + 1),
             "param_addr": self.below(self.arch.parameter_words - 8 * words + 1),
             "offset_addr": self.below(self.half - out_rows * out_cols + 1), "offset_pitch": 1,
+            "offset_pair": self.below(OFFSET_PAIRS), "offset_frac": self.below(8),
         }  # fmt: skip
+        if mode == DW_SAMPLE and self.below(3) == 0:
+            fields |= self._tall(words) if self.below(2) else {"in_cols": 200, "pitch": 0, "col0": self.between(80, 120)}
         return self.arch.instructions.encode("DW", **fields | self._clips() | changes)

@@ -61,11 +61,15 @@ class OpenRegion:
 
 @dataclass(kw_only=True)
 class Writes:
-    """What one instruction wrote: address (bytes in memory, words on chip; uint64) to 16 bytes, per space; ``memory`` is the bus."""
+    """What one instruction wrote: address (bytes in memory, words on chip; uint64) to 16 bytes, per space; ``memory`` is the bus.
+
+    ``met``: kinds of data that it met and that the instruction alone does not tell, for whoever counts what was exercised.
+    """
 
     index: int
     addresses: dict[str, list[np.ndarray]] = field(default_factory=dict)
     data: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
 
     def add(self, space: str, addresses: np.ndarray, data: np.ndarray) -> None:
         """Record words: addresses (n,), data (n, 16)."""

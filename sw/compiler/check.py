@@ -26,7 +26,7 @@ from hw.spec.ops import (
 from sw.compiler.problems import Problem
 from sw.compiler.proof import prove_dw, prove_pw
 from sw.compiler.shapes import output_shape
-from sw.compiler.slots import View
+from sw.compiler.slots import Slots, View, pair_places
 from sw.compiler.steps import CopyStep, DwStep, PwStep, Step, copy_name, effective_stride
 from sw.graph import IntegerGraph, Node
 
@@ -34,6 +34,7 @@ MAX_SIDE = 32767
 MAX_STRIDE = 8
 MAX_KERNEL = 255
 MAX_K_STEPS = 32767
+DEFORMABLE = (DeformConv2d, DeformDepthwiseConv2d)
 KEEPS_FORMAT = (Slice, Shuffle, Concat, ShuffleJoin, MaxPool2d, Upsample2x)
 """Operations that move codes and so keep their format."""
 
@@ -76,9 +77,6 @@ def check_tensors(graph: IntegerGraph) -> list[Problem]:
 
 def check_node(node: Node, graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
     """Problems of one node by itself; a node that has some becomes no step."""
-    if isinstance(node.operation, DeformConv2d):
-        reason = "the core samples whole pixels of a square grid, not fractional offsets"
-        return [_problem(node.name, reason, "use SquareDeform, or run the graph on the host")]
     try:
         shape = output_shape(node.operation, [graph.tensors[t].shape for t in node.inputs])
     except ValueError as error:
@@ -96,11 +94,14 @@ def _window_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
     operation, found = node.operation, []
     stride, padding = effective_stride(node, graph), getattr(operation, "padding", 0)
     kernel = kernel_of(operation)
+    reach = min(getattr(operation, "dilation", 1) * (side - 1) + 1 for side in kernel)
     if stride > MAX_STRIDE:
         found.append(_problem(node.name, f"stride {stride} is above {MAX_STRIDE}", f"use a stride of at most {MAX_STRIDE}"))
     if max(kernel) > MAX_KERNEL:
         found.append(_problem(node.name, f"a window of {kernel[0]}x{kernel[1]} is too large", f"use sides of at most {MAX_KERNEL}"))
-    if padding >= min(kernel):
+    if isinstance(operation, DeformConv2d) and kernel[0] * kernel[1] > MAX_KERNEL:
+        found.append(_problem(node.name, f"a window of {kernel[0]}x{kernel[1]} has too many taps", f"use at most {MAX_KERNEL}"))
+    if padding >= reach:
         found.append(_problem(node.name, f"padding {padding} leaves windows of {kernel[0]}x{kernel[1]} without any input",
                               "use a padding below the window's sides"))
     return found
@@ -148,7 +149,7 @@ def _codes(operation: Any, fmt: FixedFormat) -> tuple[int, int]:
 
 
 def _offset_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
-    if not isinstance(node.operation, DeformDepthwiseConv2d):
+    if not isinstance(node.operation, DEFORMABLE):
         return []
     fmt = graph.tensors[node.inputs[1]].fmt
     if fmt.max_code <= 127:
@@ -157,13 +158,21 @@ def _offset_problems(node: Node, graph: IntegerGraph) -> list[Problem]:
 
 
 def check_offsets(graph: IntegerGraph, views: Mapping[str, View], skip: set[str]) -> list[Problem]:
-    """Offset maps must stand in the first lane of their words."""
+    """Offset maps must stand in the lanes in which the depthwise unit looks for them."""
     return [
-        _problem(node.name, f"the offset map {node.inputs[1]} does not stand in the first lane of its word",
-                 "compute the offsets with a convolution of their own")
+        _problem(node.name, f"the offset map {node.inputs[1]} {where}", "compute the offsets with a convolution of their own")
         for node in graph.nodes
-        if isinstance(node.operation, DeformDepthwiseConv2d) and node.name not in skip and views[node.inputs[1]].slots[0] != 0
-    ]
+        if isinstance(node.operation, DEFORMABLE) and node.name not in skip
+        for where in _misplaced(node.operation, views[node.inputs[1]].slots)
+    ]  # fmt: skip
+
+
+def _misplaced(operation: Any, slots: Slots) -> list[str]:
+    """What is wrong with the lanes of an offset map; nothing, if nothing is."""
+    if isinstance(operation, DeformDepthwiseConv2d):
+        return [] if slots[0] == 0 else ["does not stand in the first lane of its word"]
+    taps = operation.weight.shape[2] * operation.weight.shape[3]
+    return [] if pair_places(slots, taps) else ["does not have each tap's row and column offset in two lanes side by side"]
 
 
 def check_step(step: Step, graph: IntegerGraph, arch: DeformArch) -> list[Problem]:

@@ -13,6 +13,7 @@ from sw.compiler.fuse import fuse
 from sw.compiler.lower_copy import check_copy, lower_copy
 from sw.compiler.lower_dw import DwLayer, dw_layer, lower_dw
 from sw.compiler.lower_pw import PwLayer, lower_pw, pw_layer
+from sw.compiler.lower_sample import SampleLayer, lower_sample, sample_layer
 from sw.compiler.memcheck import prove_memory
 from sw.compiler.plan import MemoryPlan, plan_memory
 from sw.compiler.problems import CompileError, Problem
@@ -113,7 +114,10 @@ def _tile(step: Step, plan: MemoryPlan, arch: DeformArch) -> tuple[_Tiled, list[
     layer: PwLayer | DwLayer
     problems: list[Problem] = []
     if isinstance(step, PwStep):
-        layer = pw_layer(step, arch, plan.operand(step.source), plan.operand(step.target))
+        if step.sampling:
+            layer = sample_layer(step, arch, plan)
+        else:
+            layer = pw_layer(step, arch, plan.operand(step.source), plan.operand(step.target))
         problems = check_k_steps(step.name, layer.most_k_steps)
     else:
         layer = dw_layer(step, plan)
@@ -129,6 +133,8 @@ def _lower(tiled: _Tiled, plan: MemoryPlan, emitter: Emitter) -> None:
     assert tiling is not None
     if isinstance(step, PwStep):
         assert isinstance(layer, PwLayer)
+        if isinstance(layer, SampleLayer):
+            return lower_sample(step, layer, tiling, plan, emitter)
         return lower_pw(step, layer, tiling, plan, emitter)
     assert isinstance(layer, DwLayer)
     return lower_dw(step, layer, tiling, plan, emitter)

@@ -20,6 +20,7 @@ from hw.spec.ops import (
     Clip,
     Concat,
     Conv2d,
+    DeformConv2d,
     Linear,
     Requant,
     Scale,
@@ -88,7 +89,7 @@ def is_depthwise(operation: Any) -> bool:
 
 
 def on_array(operation: Any) -> bool:
-    return isinstance(operation, (Conv2d, Linear)) and not is_depthwise(operation)
+    return isinstance(operation, (Conv2d, DeformConv2d, Linear)) and not is_depthwise(operation)
 
 
 def users(graph: IntegerGraph) -> dict[str, list[Node]]:

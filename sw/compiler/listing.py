@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.spec.deform.instructions import MERGE_ADD, MERGE_NONE, ROUNDING_CODES, SPACES
+from hw.spec.deform.addresses import OFFSET_MODES
+from hw.spec.deform.instructions import DW_SAMPLE, MERGE_ADD, MERGE_NONE, ROUNDING_CODES, SPACES
 from hw.spec.isa import Instruction
 from hw.spec.program import Program
 
-MODES = ("conv", "deform", "max", "sum")
+MODES = ("conv", "deform", "max", "sum", "sample")
 ROUNDINGS = {code: name for name, code in ROUNDING_CODES.items()}
 
 
@@ -86,7 +87,8 @@ def _pw(i: Instruction) -> str:
 def _dw(i: Instruction) -> str:
     source = f"{i['in_rows']}x{i['in_cols']}x{i['words']}w@row{i['row0']}:bank{i['bank0']}:{i['row0_addr']} col{i['col0']}"
     target = f"{i['out_rows']}x{i['out_cols']}x{i['words']}w@{i['out_addr']}+{i['out_pitch']}"
-    offsets = f" s@{i['offset_addr']}+{i['offset_pitch']}" if MODES[i["mode"]] == "deform" else ""
+    offsets = f" s@{i['offset_addr']}+{i['offset_pitch']}" if i["mode"] in OFFSET_MODES else ""
+    offsets += f":{i['offset_pair']}f{i['offset_frac']}" if i["mode"] == DW_SAMPLE else ""
     return f"{target} <- {MODES[i['mode']]} {source}{offsets} {_window(i)} par:{i['weight_addr']},{i['param_addr']} {_requantise(i)}"
 
 

@@ -8,6 +8,7 @@ words that it reads, and has an instruction for each of its blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hw.spec.deform import DeformArch
 from hw.spec.deform.instructions import MERGE_ADD, MERGE_NONE, MERGE_ZIP, ROUNDING_CODES
@@ -97,21 +98,29 @@ class PwLayer:
 
 
 def pw_layer(step: PwStep, arch: DeformArch, source: Operand, target: Operand) -> PwLayer:
+    return PwLayer(**layer_sizes(step, arch, source, target))
+
+
+def layer_sizes(step: PwStep, arch: DeformArch, source: Operand, target: Operand) -> dict[str, Any]:
+    """What a :class:`PwLayer` is made of."""
     wide = is_wide(step.weight)
     unit_words = arch.weight_word_units * (1 if wide else 2)
-    return PwLayer(
-        step=step, arch=arch, wide=wide, unit_words=unit_words, reads=tile_reads(step, unit_words),
-        in_rows=source.rows, in_cols=source.cols, out_rows=target.rows >> step.upsample, out_cols=target.cols >> step.upsample,
-    )  # fmt: skip
+    return {
+        "step": step, "arch": arch, "wide": wide, "unit_words": unit_words, "reads": tile_reads(step, unit_words),
+        "in_rows": source.rows, "in_cols": source.cols,
+        "out_rows": target.rows >> step.upsample, "out_cols": target.cols >> step.upsample,
+    }  # fmt: skip
 
 
 def lower_pw(step: PwStep, layer: PwLayer, tiling: Tiling, plan: MemoryPlan, emitter: Emitter) -> None:
     """Emit a step's instructions; what is on chip already is not loaded again."""
-    _PwLowering(step=step, layer=layer, tiling=tiling, plan=plan, emitter=emitter).run()
+    PwLowering(step=step, layer=layer, tiling=tiling, plan=plan, emitter=emitter).run()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _PwLowering:
+class PwLowering:
+    """A step's instructions; a deformable convolution's override how a stripe is brought in and where its taps lie."""
+
     step: PwStep
     layer: PwLayer
     tiling: Tiling
@@ -129,7 +138,7 @@ class _PwLowering:
                     parameters[group.start] = self._parameters(group)
                 self._load_group(group, *parameters[group.start])
             if (source, stripe) != stripe_now:
-                self._load_stripe(source, self.layer.window.rows(stripe))
+                self._load_stripe(source, stripe)
             if self.step.left is not None:
                 self._load_left(self.plan.operand(self.step.left), group, stripe)
             for block in blocks(self.layer.reads, self.layer.unit_words, group):
@@ -160,8 +169,8 @@ class _PwLowering:
             return blob.words
         return (sizes.pop() if len(sizes) == 1 else SLOTS) * self.emitter.arch.weight_word_units
 
-    def _load_stripe(self, source: Span, rows: Span) -> None:
-        operand = self.plan.operand(self.step.source)
+    def _load_stripe(self, source: Span, stripe: Span) -> None:
+        operand, rows = self.plan.operand(self.step.source), self.layer.window.rows(stripe)
         self.emitter.load(self.step.name, "fm", operand.at(rows.start, source.start), 0, operand.axes(rows.size, source.size))
 
     def _load_left(self, left: Operand, group: Span, stripe: Span) -> None:

@@ -11,6 +11,7 @@ from hw.spec.ops import (
     Clip,
     Concat,
     Conv2d,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     Linear,
@@ -31,7 +32,7 @@ def output_shape(operation: Any, inputs: Sequence[Shape]) -> Shape:
     rule = _RULES.get(type(operation))
     if rule is None:
         raise ValueError(f"{operation.op} is not an operation of this core")
-    arity = 2 if type(operation) in (DeformDepthwiseConv2d, ShuffleJoin, Add) else 1
+    arity = 2 if type(operation) in (DeformConv2d, DeformDepthwiseConv2d, ShuffleJoin, Add) else 1
     if type(operation) is not Concat and len(inputs) != arity:
         raise ValueError(f"{operation.op} needs {arity} input{'s' if arity > 1 else ''}, not {len(inputs)}")
     shape = rule(operation, *inputs)
@@ -83,6 +84,16 @@ def _deform(operation: DeformDepthwiseConv2d, x: Shape, s: Shape) -> Shape:
     return x[0], rows, cols
 
 
+def _deform_conv(operation: DeformConv2d, x: Shape, s: Shape) -> Shape:
+    oc, per_group, kh, kw = operation.weight.shape
+    _channels(operation, per_group * operation.groups, x)
+    reach = tuple(operation.dilation * (side - 1) + 1 for side in (kh, kw))
+    shape = _windows(x, oc, (reach[0], reach[1]), operation)
+    if s != (2 * kh * kw, *shape[1:]):
+        raise ValueError(f"{operation.op} expects offsets of shape {(2 * kh * kw, *shape[1:])}, not {s}")
+    return shape
+
+
 def _slice(operation: Slice, x: Shape) -> Shape:
     if operation.stop > x[0]:
         raise ValueError(f"slice of channels {operation.start}..{operation.stop - 1} needs {operation.stop} channels, not {x[0]}")
@@ -120,6 +131,7 @@ _RULES: dict[type, Callable[..., Shape]] = {
     Conv2d: _conv,
     Linear: _linear,
     DepthwiseConv2d: _depthwise,
+    DeformConv2d: _deform_conv,
     DeformDepthwiseConv2d: _deform,
     MaxPool2d: lambda op, x: _windows(x, x[0], (op.kernel, op.kernel), op),
     AvgPool2d: lambda op, x: _windows(x, x[0], op.kernel, op),

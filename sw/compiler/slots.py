@@ -4,7 +4,8 @@ A shuffle is other numbers on the same slots; a slice is free where its channels
 can be written into their words of it. So a tensor that will be sliced is stored with each part on words of its own, and where a
 part has h channels on H = ceil16(h) slots, channel i stands at slot floor(i * H / h), on the right side of a zip half a step
 later: then the first h channels of a zip of such parts fill the first H slots again, unit after unit. Where h is a multiple of 16
-all of this is the plain order. Slots without a channel are pads; what they hold is of no matter (their weights are 0).
+all of this is the plain order. So are offset maps of deformable convolutions, where a tap's two offsets must lie side by side. Slots
+without a channel are pads; what they hold is of no matter (their weights are 0).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hw.spec.ops import (
     AvgPool2d,
     Clip,
     Concat,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     MaxPool2d,
@@ -92,11 +94,12 @@ def shifted(slots: Sequence[int], by: int) -> Slots:
     return tuple(s + by if s >= 0 else -1 for s in slots)
 
 
-def segments(channels: int, cuts: set[int]) -> Slots:
-    """A tensor that will be sliced at ``cuts``: the channels between two cuts spread over whole words."""
+def segments(channels: int, cuts: set[int], *, plain: bool = False) -> Slots:
+    """A tensor that will be sliced at ``cuts``: the channels between two cuts on whole words, spread over them or in plain order."""
     borders = sorted(cuts | {0, channels})
+    sizes = [(start, stop - start) for start, stop in pairwise(borders)]
     return tuple(
-        s for start, stop in pairwise(borders) for s in shifted(spread(stop - start, ceil16(stop - start)), start)
+        s for start, size in sizes for s in shifted(default_slots(size) if plain else spread(size, ceil16(size)), start)
     )
 
 
@@ -114,6 +117,17 @@ def sliced(slots: Slots, start: int, stop: int) -> tuple[int, Slots] | None:
     if sum(s >= 0 for s in part) != stop - start:
         return None
     return first // WORD_BYTES, shifted(part, -start)
+
+
+def pair_places(slots: Slots, pairs: int, first: int = 0) -> list[tuple[int, int]] | None:
+    """(word, pair of lanes in it) of each two channels from ``first`` on; None if some are not in an even lane and the next."""
+    places = []
+    for channel in range(first, first + 2 * pairs, 2):
+        at = slots.index(channel)
+        if at % 2 or slots[at + 1] != channel + 1:
+            return None
+        places.append((at // WORD_BYTES, at % WORD_BYTES // 2))
+    return places
 
 
 def shuffled(slots: Slots, order: np.ndarray) -> Slots:
@@ -209,16 +223,19 @@ class _Assignment:
     def _wish(self, name: str) -> Slots:
         """The order that a tensor's readers like best, if its producer can write any."""
         channels = self._channels(name)
-        cuts, zipped = self._uses(name)
+        cuts, zipped, maps = self._uses(name)
         if cuts:
-            slots = segments(channels, cuts)
-            if len(slots) <= max(2 * ceil16(channels), SPARSE_WORDS * WORD_BYTES):
+            slots = segments(channels, cuts, plain=bool(maps))
+            apart = any(pair_places(slots, pairs, first) is None for first, pairs in maps)
+            if not apart and len(slots) <= max(2 * ceil16(channels), SPARSE_WORDS * WORD_BYTES):
                 return slots
-        return spread(channels, ceil16(channels)) if zipped else default_slots(channels)
+        return spread(channels, ceil16(channels)) if zipped and not maps else default_slots(channels)
 
-    def _uses(self, name: str) -> tuple[set[int], bool]:
-        """Channels at which slices cut a tensor, and whether a join zips it: seen through operations that keep its slots."""
+    def _uses(self, name: str) -> tuple[set[int], bool, set[tuple[int, int]]]:
+        """Channels at which slices cut a tensor, whether a join zips it, and which of its parts (first channel, pairs) are offsets of a
+        deformable convolution: seen through operations that keep its slots."""
         cuts: set[int] = set()
+        maps: set[tuple[int, int]] = set()
         zipped, seen, todo = False, set(), [(name, 0)]
         while todo:
             tensor, first = todo.pop()
@@ -233,7 +250,9 @@ class _Assignment:
                     todo.append((node.output, first))
                 else:
                     zipped |= isinstance(node.operation, ShuffleJoin)
-        return cuts, zipped
+                    if isinstance(node.operation, DeformConv2d) and node.inputs[1] == tensor:
+                        maps.add((first, self._channels(tensor) // 2))
+        return cuts, zipped, maps
 
 
 def _keeps(node: Node, tensor: str) -> bool:

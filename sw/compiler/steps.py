@@ -15,6 +15,7 @@ from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, DW_MAX, DW_SUM
 from hw.spec.ops import (
     AvgPool2d,
     Conv2d,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     Linear,
@@ -28,10 +29,27 @@ from sw.compiler.slots import Layout, Slots, View, right_side
 from sw.graph import IntegerGraph, Node
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Where a deformable convolution's taps read: a window (rows, columns), moved for each by ``offset``'s codes / 2 ** ``frac``."""
+
+    offset: str
+    frac: int
+    kernel: tuple[int, int]
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PwStep:
     """A convolution on the array in ``groups`` groups of channels.
 
+    With ``sampling`` it goes over what the depthwise unit has sampled, a row of KH * KW taps for each pixel.
     ``weight`` (OC, IC / groups, KH, KW); ``in_slots`` and ``slots`` say which of its channels stand where in the source and in its
     own result; ``table`` replaces the result's bytes. Then ``left`` is zipped in, or added and clipped to ``limits`` if there are
     any. ``upsample`` stores every word of the outcome four times.
@@ -47,6 +65,7 @@ class PwStep:
     groups: int = 1
     stride: int = 1
     padding: int = 0
+    sampling: Sampling | None = None
     table: np.ndarray | None = None
     left: str | None = None
     limits: tuple[int, int] | None = None
@@ -54,7 +73,8 @@ class PwStep:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.source,) if self.left is None else (self.source, self.left)
+        offset = None if self.sampling is None else self.sampling.offset
+        return tuple(name for name in (self.source, offset, self.left) if name is not None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,11 +156,24 @@ def _pw_step(unit: Unit, graph: IntegerGraph, views: Mapping[str, View]) -> PwSt
     zipped = unit.left is not None and not unit.adds
     slots = right_side(views[unit.left or ""].slots) if zipped else views[unit.output].slots
     weight, groups = _array_weight(unit, graph)
+    sampling, stride, padding = _sampling(unit, graph), effective_stride(unit.root, graph), getattr(unit.root.operation, "padding", 0)
     return PwStep(
         name=unit.name, source=unit.source, target=unit.output, in_slots=views[unit.source].slots, slots=slots,
-        weight=weight, requant=unit.requant, groups=groups,
-        stride=effective_stride(unit.root, graph), padding=getattr(unit.root.operation, "padding", 0),
+        weight=weight, requant=unit.requant, groups=groups, sampling=sampling,
+        stride=1 if sampling else stride, padding=0 if sampling else padding,
         table=unit.table, left=unit.left, limits=unit.limits, upsample=unit.upsample,
+    )  # fmt: skip
+
+
+def _sampling(unit: Unit, graph: IntegerGraph) -> Sampling | None:
+    """How a deformable convolution samples; None for everything else."""
+    operation = unit.root.operation
+    if not isinstance(operation, DeformConv2d):
+        return None
+    _, _, rows, cols = operation.weight.shape
+    return Sampling(
+        offset=unit.root.inputs[1], frac=operation.offset_frac, kernel=(rows, cols), stride=effective_stride(unit.root, graph),
+        padding=operation.padding, dilation=operation.dilation,
     )  # fmt: skip
 
 
@@ -149,6 +182,8 @@ def _array_weight(unit: Unit, graph: IntegerGraph) -> tuple[np.ndarray, int]:
     operation = unit.root.operation
     if isinstance(operation, Conv2d):
         return operation.weight, operation.groups
+    if isinstance(operation, DeformConv2d):
+        return operation.weight.reshape(*operation.weight.shape[:2], 1, -1), operation.groups
     if isinstance(operation, Linear):
         return operation.weight[:, :, None, None], 1
     if isinstance(operation, Scale):

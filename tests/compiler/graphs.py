@@ -16,6 +16,7 @@ from hw.spec.ops import (
     AvgPool2d,
     Clip,
     Conv2d,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     Linear,
@@ -93,6 +94,16 @@ class Builder:
         weight = self.rng.integers(-128, 128, (channels, 3, 3))
         requant = self.requant(channels, 9, fmt, 128, source)
         return self.add(name, DeformDepthwiseConv2d(weight=weight, requant=requant, stride=stride), source, offsets, fmt=fmt)
+
+    def deform_conv(self, name: str, source: str, offsets: str, channels: int, *, kernel: tuple[int, int] = (3, 3), frac: int = 4,
+                    stride: int = 1, padding: int = 1, dilation: int = 1, peak: int = 7, fmt: FixedFormat = S8,
+                    groups: int = 1) -> str:
+        inputs = self.tensors[source].shape[0] // groups
+        weight = self.rng.integers(-peak - (peak > 7), peak + 1, (channels, inputs, *kernel))
+        requant = self.requant(channels, inputs * kernel[0] * kernel[1], fmt, peak, source)
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        operation = DeformConv2d(weight=weight, requant=requant, offset_frac=frac, **geometry)
+        return self.add(name, operation, source, offsets, fmt=fmt)
 
     def mean(self, name: str, source: str, kernel: tuple[int, int], *, stride: int = 1, padding: int = 0) -> str:
         channels, fmt = self.tensors[source].shape[0], self.tensors[source].fmt

@@ -113,6 +113,25 @@ class _Growth:
         offsets = self.build.conv(self.name(), source, 1, stride=stride, fmt=fmt)
         return self.build.deform(self.name(), source, offsets, stride=stride, fmt=self.draw(FORMATS))
 
+    def deform_conv(self, source: str) -> str | None:
+        channels, rows, cols = self.shape(source)
+        kernel, dilation = self.draw(st.sampled_from([(1, 1), (3, 3), (1, 3), (2, 2)])), self.draw(st.integers(1, 2))
+        reach = [dilation * (side - 1) + 1 for side in kernel]
+        padding, stride = self.draw(st.integers(0, min(reach) - 1)), self.draw(st.integers(1, 2))
+        if rows + 2 * padding < reach[0] or cols + 2 * padding < reach[1]:
+            return None
+        groups = self.draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+        out = self.draw(CHANNELS) if groups == 1 else groups * self.draw(st.integers(1, 3))
+        if out > MOST_CHANNELS:
+            return None
+        # A convolution whose window is as large gives a map as large.
+        fmt, geometry = FixedFormat(self.draw(st.sampled_from([8, 8, 5])), 0), {"stride": stride, "padding": padding}
+        offsets = self.build.conv(self.name(), source, 2 * kernel[0] * kernel[1], kernel=(reach[0], reach[1]), fmt=fmt, **geometry)
+        return self.build.deform_conv(
+            self.name(), source, offsets, out, kernel=kernel, frac=self.draw(st.integers(0, 7)), dilation=dilation,
+            peak=self.draw(st.sampled_from([7, 127])), fmt=self.draw(FORMATS), groups=groups, **geometry,
+        )  # fmt: skip
+
     def max_pool(self, source: str) -> str | None:
         kernel, stride = self.draw(st.integers(1, 4)), self.draw(st.integers(1, 3))
         padding = self.draw(st.integers(0, kernel // 2))
@@ -180,9 +199,9 @@ class _Growth:
 
 
 VERBS = (
-    _Growth.conv, _Growth.conv, _Growth.conv, _Growth.linear, _Growth.depthwise, _Growth.deform, _Growth.max_pool, _Growth.mean,
-    _Growth.slice, _Growth.halves, _Growth.join, _Growth.sum, _Growth.sum, _Growth.concat, _Growth.shuffle, _Growth.upsample,
-    _Growth.scale, _Growth.table, _Growth.table, _Growth.clip,
+    _Growth.conv, _Growth.conv, _Growth.conv, _Growth.linear, _Growth.depthwise, _Growth.deform, _Growth.deform_conv,
+    _Growth.max_pool, _Growth.mean, _Growth.slice, _Growth.halves, _Growth.join, _Growth.sum, _Growth.sum, _Growth.concat,
+    _Growth.shuffle, _Growth.upsample, _Growth.scale, _Growth.table, _Growth.table, _Growth.clip,
 )  # fmt: skip
 
 

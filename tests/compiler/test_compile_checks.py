@@ -10,10 +10,11 @@ import pytest
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
 from hw.spec.ops import (
+    OPERATIONS,
     Add,
+    Clip,
     Concat,
     Conv2d,
-    DeformConv2d,
     DeformDepthwiseConv2d,
     MaxPool2d,
     Shuffle,
@@ -21,9 +22,8 @@ from hw.spec.ops import (
     Slice,
     Table,
     Upsample2x,
-    identity_requant,
 )
-from sw.compiler import CompileError, check_graph, compile_graph
+from sw.compiler import CompileError, check_graph, compile_graph, shapes
 from sw.compiler.shapes import output_shape
 from sw.graph import IntegerGraph, Node, TensorSpec
 from tests.compiler.graphs import S8, U8, Builder, compare, random_codes
@@ -64,15 +64,14 @@ def test_three_unsupported_layers_are_all_named() -> None:
         assert text in message
 
 
-def test_an_operation_that_the_core_does_not_have() -> None:
+def test_an_operation_that_the_core_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All operations have a way to the core; one that is added without it is refused like any obstacle."""
+    assert set(shapes._RULES) == set(OPERATIONS.values())
     build = Builder(0)
     build.input("x", (2, 4, 4))
-    build.conv("s", "x", 2)
-    build.tensors["d"] = build.tensors["x"]
-    operation = DeformConv2d(weight=np.ones((2, 2, 1, 1)), requant=identity_requant(2, 0, 9), offset_frac=2)
-    build.nodes.append(Node(name="d", operation=operation, inputs=("x", "s"), output="d"))
-    build.conv("last", "d", 3)
-    assert "d: the core samples whole pixels of a square grid" in one_problem(build.graph("last"))
+    build.conv("last", build.clip("d", "x", 0, 9), 3)
+    monkeypatch.delitem(shapes._RULES, Clip)
+    assert "d: clip is not an operation of this core" in one_problem(build.graph("last"))
 
 
 def test_a_layer_that_does_not_fit_names_the_sizes() -> None:

@@ -25,6 +25,8 @@ CASES: dict[str, Callable[[Builder], str]] = {
     "in 2 groups": lambda b: b.conv("r", "x", 64, kernel=(3, 3), padding=1, groups=2),
     "in 64 groups, 3 x 3": lambda b: b.conv("r", "x", 64, kernel=(3, 3), padding=1, groups=64),
     "in 64 groups, 5 x 5": lambda b: b.conv("r", "x", 64, kernel=(5, 5), padding=2, groups=64),
+    "deformable 3 x 3": lambda b: b.deform_conv("r", "x", "offsets", 64),
+    "deformable 3 x 3 in 64 groups": lambda b: b.deform_conv("r", "x", "offsets", 64, groups=64),
     "scale": lambda b: b.scale("r", "x"),
     "table alone": lambda b: b.table("r", "x"),
     "doubling alone": lambda b: b.add("r", Upsample2x(), "x"),
@@ -33,10 +35,11 @@ CASES: dict[str, Callable[[Builder], str]] = {
 
 
 def cycles(make: Callable[[Builder], str]) -> tuple[int, int, int]:
-    """Cycles of loads, engines and stores on two inputs (64, 16, 16)."""
+    """Cycles of loads, engines and stores on two inputs (64, 16, 16), and offsets of four fraction bits."""
     build = Builder(0)
     build.input("x", (64, 16, 16))
     build.input("y", (64, 16, 16))
+    build.input("offsets", (18, 16, 16))
     program = compile_graph(build.graph(make(build)), ARCH)
     bases = np.cumsum([0, *(-(-region.size // 4096) * 4096 for region in program.regions)]).tolist()
     found = {"LOAD": 0, "PW": 0, "DW": 0, "STORE": 0}
@@ -64,6 +67,8 @@ def test_the_formulas_in_the_docs() -> None:
     for name, per_tile in array.items():
         exact = cycles(CASES[name])[1]
         assert abs(words // tile * pixels // rows * per_tile - exact) < 0.02 * exact, name
+    exact, convolution = (cycles(CASES[name])[1] for name in ("deformable 3 x 3", "convolution 3 x 3"))
+    assert abs(convolution + 2 * 9 * words * pixels - exact) < 0.02 * exact
     for name, per_pixel in {"in 64 groups, 3 x 3": 3, "scale": 1, "table alone": 1}.items():
         exact = cycles(CASES[name])[1]
         assert abs(words * pixels * per_pixel - exact) < 0.04 * exact, name

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sw.quant import ChannelSplit, ShuffleJoin, SquareDeform
+from sw.quant import ChannelSplit, DeformConv2d, ShuffleJoin, SquareDeform
 
 LAYERS = frozenset({
-    "conv2d", "linear", "depthwise_conv2d", "deform_depthwise_conv2d", "max_pool2d", "avg_pool2d", "slice", "shuffle_join", "add",
-    "upsample2x", "scale", "table", "clip", "concat", "shuffle",
+    "conv2d", "linear", "depthwise_conv2d", "deform_depthwise_conv2d", "deform_conv2d", "max_pool2d", "avg_pool2d", "slice",
+    "shuffle_join", "add", "upsample2x", "scale", "table", "clip", "concat", "shuffle",
 })  # fmt: skip
 """Operations of the integer graph that the network must have."""
 
@@ -26,6 +26,8 @@ class EveryLayer(nn.Module):
         self.twice = nn.Sequential(nn.Conv2d(24, 48, 3, padding=1, groups=24), nn.Tanh(), nn.Conv2d(48, 24, 1))
         self.norm, self.relu = nn.BatchNorm2d(24), nn.ReLU()  # after the sum: a layer of its own
         self.offset, self.deform = nn.Conv2d(24, 1, 3, padding=1), SquareDeform(24)
+        self.bend, self.bent = nn.Conv2d(24, 18, 3, padding=1), DeformConv2d(24, 24, 3, padding=1, groups=2)
+        self.bend.weight.data *= 4  # samples up to two pixels away
         self.left, self.right = nn.Conv2d(24, 20, 1), nn.Conv2d(24, 12, 1)
         self.split, self.join = ChannelSplit(), ShuffleJoin()
         self.side = nn.Sequential(nn.Conv2d(16, 16, 1), nn.Sigmoid())
@@ -37,6 +39,7 @@ class EveryLayer(nn.Module):
         x = self.grouped(self.stem(x))
         x = self.relu(self.norm(x + self.twice(self.depthwise(x))))
         x = self.deform(x, self.offset(x))
+        x = self.bent(x, self.bend(x))
         x = torch.cat([self.left(x), F.relu(self.right(x))], dim=1)
         left, right = self.split(F.channel_shuffle(x, 4))
         x = self.join(left, self.side(right))

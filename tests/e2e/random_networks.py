@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sw.quant import Recipe
+from sw.quant import DeformConv2d, Recipe
 
 Shape = tuple[int, int, int]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -47,6 +47,18 @@ class Fork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class Deformed(nn.Module):
+    """A deformable convolution with offsets from a convolution of the same input; ``reach``: pixels that they typically go."""
+
+    def __init__(self, offset: nn.Conv2d, deform: DeformConv2d, reach: float) -> None:
+        super().__init__()
+        self.offset, self.deform = offset, deform
+        offset.weight.data *= reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deform(x, self.offset(x))
 
 
 class ShuffleUnit(nn.Module):
@@ -103,6 +115,21 @@ def _depthwise(draw: Draw, shape: Shape) -> tuple[nn.Module, Shape]:
     return layers, (channels, _halved(height, stride), _halved(width, stride))
 
 
+def _deformed(draw: Draw, shape: Shape) -> tuple[nn.Module, Shape]:
+    channels, height, width = shape
+    kernel, out = draw(st.sampled_from([(1, 1), (3, 3), (3, 1)])), draw(CHANNELS)
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0 and out % g == 0]))
+    stride, dilation = draw(st.sampled_from([1, 2])), draw(st.integers(1, 2)) if kernel == (3, 3) else 1
+    padding = dilation * (kernel[1] // 2)
+    size = tuple((side + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for side, k in zip((height, width), kernel, strict=True))
+    if min(size) < 1:
+        return _conv(draw, shape)
+    reach = dilation * (kernel[0] - 1) + 1, dilation * (kernel[1] - 1) + 1  # a convolution as large, without dilation
+    offset = nn.Conv2d(channels, 2 * kernel[0] * kernel[1], reach, stride, padding)
+    deform = DeformConv2d(channels, out, kernel, stride, padding, dilation, groups)
+    return Deformed(offset, deform, draw(st.sampled_from([1.0, 5.0]))), (out, size[0], size[1])
+
+
 def _residual(draw: Draw, shape: Shape) -> tuple[nn.Module, Shape]:
     first, middle = _conv(draw, shape, stride=1)
     second = nn.Conv2d(middle[0], shape[0], 1)
@@ -147,7 +174,7 @@ def _upsample(draw: Draw, shape: Shape) -> tuple[nn.Module, Shape]:
     return nn.Upsample(scale_factor=2, mode="nearest"), (channels, 2 * height, 2 * width)
 
 
-BLOCKS = (_conv, _depthwise, _residual, _fork, _shuffle, _norm_first, _pool, _upsample)
+BLOCKS = (_conv, _depthwise, _deformed, _residual, _fork, _shuffle, _norm_first, _pool, _upsample)
 
 
 def _head(draw: Draw, shape: Shape) -> list[nn.Module]:

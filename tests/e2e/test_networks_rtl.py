@@ -67,6 +67,7 @@ def test_every_layer_type(recipe: Recipe, core_build: SimulationBuild, core_arch
     simulation = Simulation(build=core_build, variants=(Variant(name="other state", images=1, state_seed=9),))
     graph, report = chain(EveryLayer, 12, core_arch, recipe, simulation)
     assert LAYERS <= {node.operation.op for node in graph.nodes}
+    assert all(node.operation.offset_frac > 0 for node in graph.nodes if node.operation.op == "deform_conv2d")
     assert report.links["machine_rtl"].compared > 50_000
 
 

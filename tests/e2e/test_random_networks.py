@@ -68,7 +68,9 @@ def test_random_networks_are_exact() -> None:
 def test_many_random_networks_are_exact() -> None:
     seen = run(500)
     assert min(seen.codes[name] for name in LINKS) > 1_000_000
-    kinds = ("Residual", "Fork", "ShuffleUnit", "MaxPool2d", "AvgPool2d", "Upsample", "SiLU", "LeakyReLU", "ReLU6", "Linear")
+    kinds = (
+        "Residual", "Fork", "ShuffleUnit", "Deformed", "MaxPool2d", "AvgPool2d", "Upsample", "SiLU", "LeakyReLU", "ReLU6", "Linear",
+    )  # fmt: skip
     assert not [kind for kind in kinds if not seen.layers[kind]]
 
 

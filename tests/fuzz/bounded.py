@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.spec.deform import addresses
-from hw.spec.deform.instructions import DW_DEFORM, SPACES
+from hw.spec.deform.instructions import SPACES
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.deform.timing import MemoryTiming, instruction_cycles
 from hw.spec.isa import Instruction
@@ -141,4 +141,4 @@ def _between_clips(i: Instruction, writes: Writes) -> int:
 
 def _depends_on_contents(i: Instruction) -> bool:
     """Whether the contents of memories decide what the instruction does, not only what it computes."""
-    return (i.name == "DW" and i["mode"] == DW_DEFORM) or (i.name == "LOAD" and bool(i["check_crc"]))
+    return (i.name == "DW" and i["mode"] in addresses.OFFSET_MODES) or (i.name == "LOAD" and bool(i["check_crc"]))

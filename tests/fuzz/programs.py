@@ -14,7 +14,7 @@ import numpy as np
 from hw.sim.bench import bench_memory
 from hw.sim.random_programs import Generator
 from hw.spec.deform.arch import ROW_BANKS
-from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, MERGE_ADD
+from hw.spec.deform.instructions import DW_CONV, DW_DEFORM, DW_SAMPLE, MERGE_ADD
 from hw.spec.deform.machine import DeformMachine
 from hw.spec.isa import CRC_OFFSET, HEADER, Instruction, Operation, seal
 from hw.spec.machine import Memory, OpenRegion, Outcome
@@ -86,7 +86,7 @@ def good_image() -> bytes:
     draw, encode = generator(77), ARCH.instructions.encode
     compute = [draw.pw(), draw.dw(mode=DW_CONV, kernel_h=3, kernel_w=3), draw.pw(merge=0, wide_weights=1)]
     compute += [draw.pw(merge=MERGE_ADD, table=1), draw.dw(mode=DW_CONV, kernel_h=2, kernel_w=1, table=ARCH.tables)]
-    compute.append(draw.dw(mode=DW_DEFORM, kernel_h=3, kernel_w=3))
+    compute += [draw.dw(mode=DW_DEFORM, kernel_h=3, kernel_w=3), draw.dw(mode=DW_SAMPLE, kernel_h=2, kernel_w=2)]
     store = encode("STORE", region=RESULT_REGION, n0=ARCH.feature_words)
     return build_image(ARCH, [*dirt_program(ARCH), *compute, store])
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw.spec.deform import INSTRUCTIONS, LANES, ROW_BANKS
-from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, TABLE_BYTES, TABLES_MAX
+from hw.spec.deform.instructions import ADDR_BITS, DW_CONV, DW_DEFORM, DW_MAX, DW_SAMPLE, DW_SUM, TABLE_BYTES, TABLES_MAX
 from hw.spec.fixed import Rounding
 from hw.spec.isa import Instruction
 from hw.spec.ops import Requant
 
 ROUNDINGS = (Rounding.TRN, Rounding.RND, Rounding.RND_CONV)
-CONV, DEFORM, MAX, SUM = DW_CONV, DW_DEFORM, DW_MAX, DW_SUM
+CONV, DEFORM, MAX, SUM, SAMPLE = DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, DW_SAMPLE
 
 
 class WordMemory:
@@ -125,6 +125,8 @@ def through_table(table: int, memories: Memories, codes: bytes) -> bytes:
 
 def _window(i: Instruction, memories: Memories, word: int, pixel: int, effects: Effects) -> list[int]:
     """The 16 accumulators of one output word."""
+    if i["mode"] == SAMPLE:
+        return _sample(i, memories, word, pixel, effects)
     oy, ox = divmod(pixel, i["out_cols"])
     s = 1
     if i["mode"] == DEFORM:
@@ -142,6 +144,26 @@ def _window(i: Instruction, memories: Memories, word: int, pixel: int, effects: 
                     read = _row_address(i, y, x, word)
                     effects.reads.append((ky, *read))
                     _accumulate(i, memories, acc, memories.rows[read[0]][read[1]], word, 3 * ky + kx)
+    return acc
+
+
+def _sample(i: Instruction, memories: Memories, word: int, pixel: int, effects: Effects) -> list[int]:
+    """The 16 accumulators of a bilinear sample: its place in units of 2 ** -offset_frac pixels, then the pixels within one of it."""
+    oy, ox = divmod(pixel, i["out_cols"])
+    offsets = memories.feature[wrap(i["offset_addr"] + pixel * i["offset_pitch"])][2 * i["offset_pair"] :]
+    one = 2 ** i["offset_frac"]
+    y = (i["row0"] - 1 + oy * i["stride"]) * one + signed_byte(offsets[0])
+    x = (i["col0"] + ox * i["stride"]) * one + signed_byte(offsets[1])
+    acc = [0] * LANES
+    for ky in range(2):
+        for kx in range(2):
+            row, col = y // one + ky, x // one + kx
+            weight = (one - abs(y - row * one)) * (one - abs(x - col * one))
+            if 0 <= row < i["in_rows"] and 0 <= col < i["in_cols"]:
+                read = _row_address(i, row, col, word)
+                effects.reads.append((ky, *read))
+                taps = memories.rows[read[0]][read[1]]
+                acc = [a + weight * (t if i["in_unsigned"] else signed_byte(t)) for a, t in zip(acc, taps, strict=True)]
     return acc
 
 

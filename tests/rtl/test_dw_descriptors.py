@@ -5,6 +5,8 @@ Directed edges first, then seeded random descriptors, then the latencies that th
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from amaranth.back import rtlil
@@ -19,26 +21,28 @@ from hw.spec.isa import Instruction
 from hw.spec.machine import CoreError
 from hw.spec.ops import Requant
 from tests.rtl.dw_bench import Job, Observed, check
-from tests.rtl.dw_reference import CONV, DEFORM, MAX, SUM, Memories, descriptor, reference, wrap
+from tests.rtl.dw_reference import CONV, DEFORM, MAX, SAMPLE, SUM, Memories, descriptor, reference, wrap
 
-MODES = (CONV, DEFORM, MAX, SUM)
+MODES = (CONV, DEFORM, MAX, SUM, SAMPLE)
 SMALL = {
     "mode": CONV, "words": 1, "pitch": 1, "row_pitch": 8, "in_rows": 4, "in_cols": 4, "row0": 0, "col0": -1, "bank0": 0,
     "row0_addr": 64, "kernel_h": 3, "kernel_w": 3, "stride": 1, "out_rows": 2, "out_cols": 2, "out_addr": 32, "out_pitch": 1,
     "weight_addr": 16, "param_addr": 128, "offset_addr": 512, "offset_pitch": 1, "clip_lo": -256, "clip_hi": 255,
+    "offset_pair": 3, "offset_frac": 5,
 }  # fmt: skip
 
 
 def job(seed: int, wild_records: bool = False, **fields: int) -> Job:
     """A small job with changes. Its records make outputs of every size, unless they are left as dirt."""
-    instruction = descriptor(**{**SMALL, **fields})
+    window = {"kernel_h": 2, "kernel_w": 2} if fields.get("mode") == SAMPLE else {}
+    instruction = descriptor(**{**SMALL, **fields, **window})
     memories, rng = Memories.dirty(seed), np.random.default_rng(seed)
     words = 0 if wild_records else instruction["words"]
     for word in range(words):
         requant = Requant(
             bias=rng.integers(-2000, 2000, 16),
             multiplier=rng.integers(1, 9, 16),
-            shift=rng.integers(0, 12, 16),
+            shift=rng.integers(0, 12, 16) + 2 * instruction["offset_frac"] * (instruction["mode"] == SAMPLE),
             rounding=Rounding.TRN,
             lo=-256,
             hi=255,
@@ -67,7 +71,7 @@ def test_windows_partly_and_wholly_outside() -> None:
     jobs = [job(n, mode=mode, row0=r, col0=c) for n, (r, c) in enumerate(outside) for mode in MODES]
     results = check_all(jobs)
     assert any(observed.reads for observed in results)
-    assert not any(observed.reads for observed in results[-8:])
+    assert not any(observed.reads for observed in results[-2 * len(MODES) :])
 
 
 def test_a_maximum_over_nothing_is_minus_256() -> None:
@@ -83,7 +87,7 @@ def test_banks_of_a_stripe_that_begins_anywhere() -> None:
     jobs = [
         job(n, bank0=bank, mode=mode, in_rows=30, out_rows=5, out_cols=1, stride=stride, row0=row0, in_unsigned=n % 2)
         for n, (bank, mode, stride, row0) in enumerate(
-            (bank, MODES[bank % 4], (1, 2, 4, 7, 8)[bank % 5], (0, 9, -4)[bank % 3]) for bank in range(9)
+            (bank % 9, MODES[bank % 5], (1, 2, 4, 7, 8)[bank % 7 % 5], (0, 9, -4)[bank % 3]) for bank in range(18)
         )
     ]
     check_all(jobs)
@@ -98,6 +102,71 @@ def test_every_offset_at_every_bank() -> None:
         jobs.append(made)
     results = check_all(jobs)
     assert all(len(observed.reads) > 100 for observed in results)
+
+
+def test_every_row_shift_at_every_bank() -> None:
+    """Whole offsets of every size: the table that takes them apart, and banks and turns of both rows."""
+    jobs = []
+    for bank in range(9):
+        made = job(bank, mode=SAMPLE, bank0=bank, row0=130, in_rows=260, out_rows=1, out_cols=256, col0=0, in_cols=256,
+                   offset_pair=bank % 8, offset_frac=0)  # fmt: skip
+        for pixel, (down, right) in enumerate(zip(range(-128, 128), np.random.default_rng(bank).integers(-9, 9, 256), strict=True)):
+            _put_pair(made, pixel, down, int(right))
+        jobs.append(made)
+    results = check_all(jobs)
+    assert all(len(observed.reads) > 800 for observed in results)
+
+
+@pytest.mark.parametrize("frac", range(8))
+def test_samples_at_the_borders(frac: int) -> None:
+    """On, across and beyond each border and corner, with whole offsets and all fractions, the extreme ones included."""
+    one, reads = 1 << frac, 0
+    shape = {"mode": SAMPLE, "offset_frac": frac, "offset_pair": 7 - frac, "row0": 1, "col0": 0, "pitch": 1, "row_pitch": 400}
+    for unsigned, size in ((0, 5), (1, 1)):
+        offsets, seed = _border(one, size), 2 * frac + unsigned
+        rng, count = np.random.default_rng(seed), len(offsets)
+        rows = job(seed, in_rows=size, in_cols=2 * count, out_rows=1, out_cols=count, in_unsigned=unsigned, **shape)
+        cols = job(seed, in_rows=2 * count, in_cols=size, out_rows=count, out_cols=1, in_unsigned=unsigned, **shape)
+        for pixel, offset in enumerate(offsets):
+            other = int(rng.integers(-one, one))
+            _put_pair(rows, pixel, offset, other)
+            _put_pair(cols, pixel, other, offset)
+        corners = [job(seed + n, in_rows=size, in_cols=size, out_rows=1, out_cols=1, in_unsigned=unsigned, **shape) for n in range(4)]
+        last = min((size - 1) * one + one // 2, 127)
+        for corner, pair in zip(corners, ((-1, -1), (-1, last), (last, -1), (last, last)), strict=True):
+            _put_pair(corner, 0, *pair)
+        reads += sum(len(observed.reads) for observed in check_all([rows, cols, *corners]))
+    assert reads > 40
+
+
+def _border(one: int, size: int) -> list[int]:
+    """Offsets from pixel 0 to all that is near a border, in fractions."""
+    near = {edge * one + by for edge in (-2, -1, 0, size - 1, size) for by in (-1, 0, 1, one // 2)}
+    return sorted(at for at in near | {-128, 127} if -128 <= at <= 127)
+
+
+def _put_pair(made: Job, pixel: int, down: int, right: int) -> None:
+    """A sample's offsets, between others that must not count."""
+    i = made.instruction
+    addr, lane = wrap(i["offset_addr"] + pixel * i["offset_pitch"]), 2 * i["offset_pair"]
+    word = bytearray(made.memories.feature[addr])
+    word[lane : lane + 2] = bytes([down & 0xFF, right & 0xFF])
+    made.memories.feature[addr] = bytes(word)
+
+
+def test_a_sample_of_the_largest_codes() -> None:
+    """2 ** 14 times 255 and -128: every bit of the products and sums."""
+    jobs = []
+    for unsigned, code in ((1, 255), (0, 0x80), (0, 0x7F)):
+        place = {"row0": 4, "col0": 3, "in_rows": 9, "in_cols": 9, "pitch": 0, "row_pitch": 0, "out_cols": 4}
+        made = job(3, mode=SAMPLE, offset_frac=7, in_unsigned=unsigned, **place)
+        for bank in made.memories.rows:
+            bank[64] = bytes([code] * 16)
+        one = np.ones(16, np.int64)
+        made.memories.put_requant(128, Requant(bias=0 * one, multiplier=one, shift=14 * one, rounding=Rounding.TRN, lo=-256, hi=255))
+        jobs.append(made)
+    for observed, code in zip(check_all(jobs), (255, 0x80, 0x7F), strict=True):
+        assert {word for _, word in observed.writes} == {bytes([code] * 16)}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -128,7 +197,10 @@ def test_convolution_windows(rows: int) -> None:
 
 def test_tables() -> None:
     """Each table in each mode, and none; two jobs one after the other have different ones."""
-    jobs = [job(table, mode=MODES[table % 4], table=table, words=2, pitch=2) for table in (1, 8, 0, 3, 2, 7, 4, 5, 6, 0)]
+    jobs = [job(table, mode=MODES[table % 5], table=table, words=2, pitch=2) for table in (1, 8, 0, 3, 2, 7, 4, 5, 6, 0)]
+    for made, pixel in itertools.product(jobs, range(4)):
+        if made.instruction["mode"] == SAMPLE:
+            _put_pair(made, pixel, 33 + pixel, 44 - pixel)
     results = check_all(jobs)
     assert all(len({byte for _, word in observed.writes for byte in word}) > 20 for observed in results)
 
@@ -150,7 +222,7 @@ def test_one_pixel_of_many_channel_words() -> None:
     jobs = [
         job(n, mode=mode, words=words, out_rows=rows, out_cols=cols, pitch=words, kernel_h=3, kernel_w=3)
         for n, (mode, words, (rows, cols)) in enumerate(
-            (mode, words, shape) for mode in (DEFORM, MAX) for words in (1, 2, 3, 6, 7) for shape in shapes[:4]
+            (mode, words, shape) for mode in (DEFORM, MAX, SAMPLE) for words in (1, 2, 3, 6, 7) for shape in shapes[:4]
         )
     ]
     jobs += [job(7, mode=MAX, words=5, kernel_h=kernel, kernel_w=1, out_rows=1, out_cols=1) for kernel in (1, 3, 9, 30)]
@@ -189,6 +261,8 @@ def random_job(seed: int, tables: int = TABLES_MAX) -> Job:
         "col0": below(4, 12, 20) - 6,
         "kernel_h": 3 if mode == DEFORM else 1 + (below(2, 8) if pooling else below(3)),
         "kernel_w": 3 if mode == DEFORM else 1 + (below(2, 8) if pooling else below(3)),
+        "offset_pair": below(8),
+        "offset_frac": below(8),
         "table": below(1, tables + 1),
         "stride": 1 + below(2, 8),
         "out_rows": 1 + below(2, 5),
@@ -211,11 +285,14 @@ def random_job(seed: int, tables: int = TABLES_MAX) -> Job:
 
 
 def _small_offsets(made: Job, rng: np.random.Generator) -> None:
-    """Most offsets within the range, so that not all of them saturate."""
+    """Most offsets within the range, so that not all of them saturate; most samples within ten pixels."""
     i = made.instruction
+    most = min(10 << i["offset_frac"], 127)
     for pixel in range(i["out_rows"] * i["out_cols"]):
         if rng.random() < 0.8:
             word = bytes([int(rng.integers(-8, 10)) & 0xFF]) + bytes(15)
+            if i["mode"] == SAMPLE:
+                word = rng.integers(-most, most + 1, 16).astype(np.int8).tobytes()
             made.memories.feature[wrap(i["offset_addr"] + pixel * i["offset_pitch"])] = word
 
 
@@ -319,6 +396,6 @@ def test_a_pipeline_that_the_engine_does_not_have_is_refused(monkeypatch: pytest
 def test_cycles_of_a_layer() -> None:
     """8 x 8 pixels of 32 channel words: three cycles per word, one parameter load, one pipeline."""
     instruction = descriptor(**{**SMALL, "words": 32, "out_rows": 8, "out_cols": 8})
-    for arch, pipeline in ((DeformArch(), 21), (DeformArch(tables=0), 19)):
+    for arch, pipeline in ((DeformArch(), 22), (DeformArch(tables=0), 20)):
         assert timing.pipeline_cycles(arch) == pipeline
         assert timing.dw_cycles(instruction, arch) == 1 + 17 + 32 * 64 * 3 + pipeline

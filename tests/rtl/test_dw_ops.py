@@ -12,6 +12,7 @@ from hw.spec.fixed import Rounding
 from hw.spec.ops import (
     AvgPool2d,
     Conv2d,
+    DeformConv2d,
     DeformDepthwiseConv2d,
     DepthwiseConv2d,
     MaxPool2d,
@@ -20,7 +21,7 @@ from hw.spec.ops import (
     mean_requant,
 )
 from tests.rtl.dw_bench import Job, check
-from tests.rtl.dw_reference import CONV, DEFORM, MAX, ROUNDINGS, SUM, Memories, descriptor
+from tests.rtl.dw_reference import CONV, DEFORM, MAX, ROUNDINGS, SAMPLE, SUM, Memories, descriptor
 
 ROW_BASE, OUT_BASE, OFFSET_BASE, WEIGHTS, RECORDS = 1000, 5000, 9000, 300, 700
 
@@ -206,6 +207,38 @@ def test_deformable_conv() -> None:
         deform(13, (24, 19, 13), 3, False, Rounding.TRN),
     ]
     assert run(layers) > 4000
+
+
+def samples(seed: int, size: tuple[int, int, int], frac: int, stride: int, padding: int, unsigned: bool) -> Layer:
+    """One tap of a deformable convolution with fractional offsets, as a convolution of one tap samples it."""
+    rng = np.random.default_rng(seed)
+    x, limits = codes(rng, size, unsigned), (0, 255) if unsigned else (-128, 127)
+    weight, geometry = np.ones((1, size[0], 1, 1), np.int64), {"stride": stride, "padding": padding}
+    whole = DeformConv2d(weight=weight, requant=identity_requant(1, 0, 0), offset_frac=frac, **geometry)
+    rows, cols = ((n + 2 * padding - 1) // stride + 1 for n in size[1:])
+    offset = rng.integers(-128, 128, (2, rows, cols)) >> np.maximum(rng.integers(0, 9 - frac, (1, rows, cols)) - 1, 0)
+    golden = whole.sample(x[None], offset[None])[0, :, 0]
+    one = np.ones(size[0], np.int64)
+    requant = Requant(bias=0 * one, multiplier=one, shift=2 * frac * one, rounding=Rounding.RND, lo=limits[0], hi=limits[1])
+    geometry = {"kernel_h": 2, "kernel_w": 2, "stride": stride, "row0": 1 - padding, "col0": -padding}
+    pair = int(rng.integers(8))
+    built = layer(x, golden, requant, SAMPLE, rng, in_unsigned=unsigned, offset_frac=frac, offset_pair=pair, **geometry)
+    for pixel, shift in enumerate(offset.reshape(2, -1).T):
+        word = bytearray(rng.integers(0, 256, LANES, np.uint8).tobytes())
+        word[2 * pair : 2 * pair + 2] = shift.astype(np.int8).tobytes()
+        built.job.memories.feature[OFFSET_BASE + 3 * pixel] = bytes(word)
+    assert is_alive(golden)
+    return built
+
+
+def test_samples() -> None:
+    """Every number of fraction bits, strides, paddings, channels that fill no word, images lower than the reach and higher."""
+    layers = [
+        samples(51 + frac, (16 + 8 * (frac % 3), 5 + 4 * frac, 12 - frac), frac, 1 + frac % 3, frac % 2, frac % 2 == 1)
+        for frac in range(8)
+    ]
+    layers.append(samples(60, (16, 40, 3), 0, 1, 0, True))
+    assert run(layers) > 8000
 
 
 def max_pool(seed: int, size: tuple[int, int, int], kernel: int, stride: int, padding: int, unsigned: bool) -> Layer:

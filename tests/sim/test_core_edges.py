@@ -110,6 +110,10 @@ BEYOND = {
                                out_addr=HALF),
     "DW reads offsets": ENCODE("DW", **POOL | {"mode": 1, "words": 1}, kernel_h=3, kernel_w=3, out_cols=2, offset_addr=LAST,
                                offset_pitch=1, out_pitch=1, out_addr=HALF),
+    "DW reads a sample's offsets": ENCODE("DW", **POOL | {"mode": 4, "words": 1}, kernel_h=2, kernel_w=2, out_cols=2, out_pitch=1,
+                                          offset_addr=LAST, offset_pitch=1, offset_frac=7, out_addr=HALF),
+    "DW samples rows": ENCODE("DW", **POOL | {"mode": 4}, kernel_h=2, kernel_w=2, offset_frac=7, row0_addr=ARCH.row_words - 1,
+                              out_addr=HALF),
     "DW reads rows": ENCODE("DW", **POOL, row0_addr=ARCH.row_words - 1, out_addr=HALF),
     "DW reads a column": ENCODE("DW", **POOL | {"in_cols": 2, "words": 1}, kernel_w=2, row0_addr=ARCH.row_words - 1, out_addr=HALF),
 }  # fmt: skip

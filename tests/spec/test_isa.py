@@ -39,7 +39,7 @@ def test_every_field_survives_encoding(op: Operation) -> None:
 def test_layout_is_little_endian_and_sealed_by_zlib_crc() -> None:
     data = INSTRUCTIONS.encode("STORE", region=3, offset=0x12345678, n0=1, n1=1, n2=1, wait=0x8001, push=2)
     assert len(data) == 64
-    assert data[:8] == bytes([2, 2, 0, 0, 0x01, 0x80, 2, 0])
+    assert data[:8] == bytes([2, 3, 0, 0, 0x01, 0x80, 2, 0])
     assert int.from_bytes(data[8:13], "little") & 0xF == 3
     assert (int.from_bytes(data[8:13], "little") >> 4) & 0xFFFFFFFF == 0x12345678
     assert data[60:] == zlib.crc32(data[:60]).to_bytes(4, "little")
@@ -89,6 +89,10 @@ def test_rules_across_fields_hold_for_encoder_and_decoder() -> None:
         INSTRUCTIONS.encode("DW", mode=1, kernel_h=3, kernel_w=2)
     with pytest.raises(ValueError, match=r"DW\.kernel_w must be in 1\.\.3 where mode is 0, not 4"):
         INSTRUCTIONS.encode("DW", mode=0, kernel_h=1, kernel_w=4)
+    for side, other in (("kernel_h", "kernel_w"), ("kernel_w", "kernel_h")):
+        for wrong in (1, 3):
+            with pytest.raises(ValueError, match=rf"DW\.{side} must be 2 where mode is 4, not {wrong}"):
+                INSTRUCTIONS.encode("DW", mode=4, **{side: wrong, other: 2})
     assert INSTRUCTIONS.decode(INSTRUCTIONS.encode("DW", mode=2, kernel_h=5, kernel_w=4))["kernel_h"] == 5
 
 

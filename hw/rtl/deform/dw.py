@@ -1,4 +1,5 @@
-"""The depthwise engine: per-channel convolution of up to 3 x 3, square deformable convolution and pooling, 16 channels at a time.
+"""The depthwise engine: per-channel convolution of up to 3 x 3, square deformable convolution, pooling and bilinear sampling, 16
+channels at a time.
 
 It executes DW instructions as ``hw/spec/deform/machine.py`` defines them. One tap column (three words of row memory) is read per
 cycle, back to back over output pixels and channel words; the next channel word's parameters are loaded meanwhile. ``done`` comes in
@@ -15,12 +16,13 @@ from amaranth.lib.wiring import In, Out
 from hw.rtl.arith.delay import data_register, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS, EngineCommand
-from hw.rtl.deform.dw_address import AddressGenerator, OffsetFetch, TapRow
+from hw.rtl.deform.dw_address import AddressGenerator, TapRow
 from hw.rtl.deform.dw_control import Loop, ParameterLoader, Step, TapSequencer
-from hw.rtl.deform.dw_lanes import Lane, LaneArray, WeightStore
+from hw.rtl.deform.dw_lanes import Interpolation, Lane, LaneArray, WeightStore
+from hw.rtl.deform.dw_offset import OffsetFetch, RowShift
 from hw.rtl.deform.ports import TABLE_FIELD_BITS, ReadPort, RequantisePort, RowReadPort, WritePort
 from hw.spec.deform import DeformArch
-from hw.spec.deform.instructions import ADDR_BITS, DW, DW_MAX, DW_SUM
+from hw.spec.deform.instructions import ADDR_BITS, DW, DW_MAX, DW_SAMPLE, DW_SUM
 from hw.spec.deform.latency import result_cycles
 from hw.spec.deform.timing import dw as timing
 
@@ -91,6 +93,7 @@ class DwEngine(wiring.Component):
         """Row data and weights through the lanes to the requantise unit. Returns the step whose accumulators are ready."""
         fields = view(DW, self.command.instruction)
         m.submodules.weights = weights = WeightStore()
+        m.submodules.interpolation = interpolation = Interpolation()
         m.submodules.lanes = lanes = LaneArray()
         reading = later(m, addresses.o_step, timing.ROW_READ - weights.delay)
         arrived = later(m, reading, weights.delay)
@@ -102,12 +105,16 @@ class DwEngine(wiring.Component):
             weights.i_data.eq(self.par.data),
             weights.slot.eq(reading.slot),
             weights.column.eq(reading.column),
+            interpolation.instruction.eq(self.command.instruction),
+            interpolation.fraction.eq(addresses.o_fraction),
             lanes.mode.in_unsigned.eq(fields.in_unsigned),
             lanes.mode.maximum.eq(fields.mode == DW_MAX),
             lanes.mode.unit_weights.eq(fields.mode == DW_SUM),
+            lanes.mode.shared_weights.eq(fields.mode == DW_SAMPLE),
             lanes.words.eq(self.row.data),
             lanes.enabled.eq(later(m, self.row.en, timing.ROW_READ, reset_less=True)),
             lanes.weights.eq(weights.weights),
+            lanes.shared.eq(interpolation.weights),
             lanes.first.eq(summed.pixel_first),
             lanes.valid.eq(summed.valid),
             self.requantise.set.eq(ready.slot & ready.pixel_last),
@@ -185,7 +192,7 @@ def _check_latencies(arch: DeformArch) -> None:
     """The parts' latencies are those of the timing model, and parameters arrive before they are used."""
     structure = {
         "OFFSET_FETCH": OffsetFetch.delay,
-        "TAP_ADDRESS": TapRow.delay,
+        "TAP_ADDRESS": RowShift.delay + TapRow.delay,
         "LANE": Lane.delay,
         "WRITE": Writer.delay,
         "RELEASE": AddressGenerator.delay + timing.ROW_READ,
@@ -196,6 +203,8 @@ def _check_latencies(arch: DeformArch) -> None:
     pipeline = AddressGenerator.delay + timing.ROW_READ + Lane.delay + result_cycles(arch) + Writer.delay
     if pipeline != timing.pipeline_cycles(arch):
         raise ValueError(f"pipeline_cycles must be the engine's {pipeline}, not {timing.pipeline_cycles(arch)}")
+    if timing.ROW_READ != Interpolation.delay:
+        raise ValueError(f"ROW_READ must be the interpolation's {Interpolation.delay}, not {timing.ROW_READ}")
     if timing.ROW_READ < WeightStore.delay:
         raise ValueError(f"ROW_READ must be at least {WeightStore.delay}, not {timing.ROW_READ}")
     # A channel word is issued from the cycle after its last record was asked for; that record is the last to arrive.

@@ -1,15 +1,17 @@
-"""Addresses of the depthwise engine: from tap columns to three row memory reads a cycle, without multipliers in the loop or dividers.
+"""Addresses of the depthwise engine: from tap columns to three row memory reads a cycle, without dividers.
 
-Row y lies in bank ``y mod 9``. Every position is reached from another by at most nine rows, so a bank number needs one correction
-and the address within the bank one addition of ``row_pitch``. All of it is a pipeline without stalls:
+Row y lies in bank ``y mod 9``. The walks and the taps reach every position from another by at most nine rows, so a bank number
+needs one correction and the address within the bank one addition of ``row_pitch``; a sample's offset goes farther and is taken apart
+by :class:`hw.rtl.deform.dw_offset.RowShift`. All of it is a pipeline without stalls:
 
 ====== ==================================================================================================================
 stage  registers
 ====== ==================================================================================================================
-1      address of the offset map (deformable mode)
-S      offset s; the centre row's bank and number; column number and address. S = 2 + MEMORY_READ
-S + 1  per tap: bank, correction, row number; the centre row's address; column number with s, and s * pitch
-S + 2  per tap: row address, row inside; column address, column inside
+1      address of the offset map (deformable mode, samples)
+S - 1  offsets; the centre row's bank and number before its shift. S = 3 + MEMORY_READ
+S      the centre row's bank and number, turns of the banks that it is away; column number and address
+S + 1  per tap: bank, correction, row number; the centre row's address; column number with offset, and its and the turns' words
+S + 2  per tap: row address, row inside; column and turns' address, column inside
 S + 3  the row memory's port
 ====== ==================================================================================================================
 """
@@ -22,59 +24,13 @@ from hw.rtl.arith.delay import data_register, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.dw_control import Step
+from hw.rtl.deform.dw_offset import BYTE, OFFSET, POSITION, TURNS, Fraction, OffsetFetch, RowShift
 from hw.rtl.deform.dw_walk import BankWalker, Walk, Walker, walk
 from hw.rtl.deform.ports import ReadPort, RowReadPort
 from hw.spec.deform import ROW_BANKS
-from hw.spec.deform.instructions import ADDR_BITS, DW, DW_DEFORM
-from hw.spec.deform.latency import MEMORY_READ
-from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
+from hw.spec.deform.instructions import ADDR_BITS, DW, DW_DEFORM, DW_SAMPLE
 
-OFFSET = signed(5)
 TAPS = 3
-POSITION = signed(21)
-"""Row and column numbers: -32768 - 8 to 32767 + 65534 * 8 + 254 + 8."""
-
-
-class OffsetFetch(wiring.Component):
-    """Reads the offset of each output pixel and saturates it to -7..8; in the other modes the offset is 1.
-
-    Members
-    -------
-    step : the tap column issued in this cycle
-    fm : feature memory; lane 0 of a word is the offset
-    offset : of the pixel, from ``delay`` cycles after the pixel's first tap column on
-    """
-
-    instruction: In(INSTRUCTION_BITS)
-    step: In(Step)
-    fm: Out(ReadPort)
-    offset: Out(OFFSET)
-
-    delay = 1 + MEMORY_READ + 1
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        fields = view(DW, self.instruction)
-        deform, fetch = Signal(), Signal()
-        following, addr = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS)
-        en, place = data_register(m, self.fm.en), data_register(m, self.fm.addr)
-        offset = data_register(m, self.offset)
-        m.d.comb += [
-            deform.eq(fields.mode == DW_DEFORM),
-            fetch.eq(self.step.pixel_first & deform),
-            addr.eq(Mux(self.step.word_first, fields.offset_addr, following)),
-        ]
-        m.d.sync += [en.eq(fetch), place.eq(addr)]
-        with m.If(fetch):
-            m.d.sync += following.eq(addr + fields.offset_pitch)
-
-        code = self.fm.data[:8].as_signed()
-        with m.If(later(m, self.step, self.delay - 1, reset_less=True).pixel_first):
-            m.d.sync += offset.eq(1)
-            with m.If(deform):
-                saturated = Mux(code > OFFSET_MAX, OFFSET_MAX, Mux(code < OFFSET_MIN, OFFSET_MIN, code))
-                m.d.sync += offset.eq(saturated)
-        return m
 
 
 class TapRow(wiring.Component):
@@ -140,19 +96,21 @@ class TapRow(wiring.Component):
 
 
 class TapColumn(wiring.Component):
-    """Column of a tap column: where the walk stands, plus in deformable mode -s, 0 or s; then whether it is inside.
+    """Column of a tap column: where the walk stands, plus -s, 0 or s (deformable mode) or a sample's shift; then whether it is inside.
 
     Members
     -------
     walk : to the tap column that is at stage S in the next cycle
-    offset, column : offset and column of the window (stage S)
-    o_addr, o_inside : address within a row, column inside (stage S + 2)
+    cols, column : offset of the window or between its columns; column of the window (stage S)
+    turns : of the banks, by which the centre row is shifted (stage S)
+    o_addr, o_inside : address within a row, the turns included; column inside (stage S + 2)
     """
 
     instruction: In(INSTRUCTION_BITS)
     walk: In(Walk)
-    offset: In(OFFSET)
+    cols: In(BYTE)
     column: In(2)
+    turns: In(TURNS)
     o_addr: Out(ADDR_BITS)
     o_inside: Out(1)
 
@@ -161,13 +119,14 @@ class TapColumn(wiring.Component):
         fields = view(DW, self.instruction)
         m.submodules.number = number = Walker(POSITION, holds=False)
         m.submodules.addr = addr = Walker(unsigned(ADDR_BITS), holds=False)
-        deform = fields.mode == DW_DEFORM
+        deform, sample = fields.mode == DW_DEFORM, fields.mode == DW_SAMPLE
         # Constants of the instruction: registered twice or once while the first parameters load.
         start, stride_pitch = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
-        col0, pitch = Signal(signed(16), reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        col0, pitch, row_pitch = (Signal(shape, reset_less=True) for shape in (signed(16), ADDR_BITS, ADDR_BITS))
         m.d.sync += [
             col0.eq(fields.col0),
             pitch.eq(fields.pitch),
+            row_pitch.eq(fields.row_pitch),
             start.eq(col0 * pitch),
             stride_pitch.eq(fields.stride * pitch),
         ]
@@ -182,21 +141,22 @@ class TapColumn(wiring.Component):
             addr.inner_step.eq(Mux(deform, 0, pitch)),
         ]
         left, right = Signal(), Signal()
-        m.d.comb += [left.eq(deform & (self.column == 0)), right.eq(deform & (self.column == 2))]
+        m.d.comb += [left.eq(deform & (self.column == 0)), right.eq((deform & (self.column == 2)) | sample)]
         # S -> S + 1
-        shapes = (POSITION, ADDR_BITS, ADDR_BITS, 1, 1)
-        number1, addr1, reach, left1, right1 = (Signal(shape, reset_less=True) for shape in shapes)
+        shapes = (POSITION, ADDR_BITS, ADDR_BITS, ADDR_BITS, 1, 1)
+        number1, addr1, reach, away, left1, right1 = (Signal(shape, reset_less=True) for shape in shapes)
         m.d.sync += [
-            number1.eq(number.value + Mux(left, -self.offset, Mux(right, self.offset, 0))),
+            number1.eq(number.value + Mux(left, -self.cols, Mux(right, self.cols, 0))),
             addr1.eq(addr.value),
-            reach.eq(self.offset * pitch),
+            reach.eq(self.cols * pitch),
+            away.eq(self.turns * row_pitch),
             left1.eq(left),
             right1.eq(right),
         ]
         # S + 1 -> S + 2
         o_addr, inside = data_register(m, self.o_addr), data_register(m, self.o_inside)
         m.d.sync += [
-            o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1),
+            o_addr.eq(addr1 + Mux(left1, ~reach, Mux(right1, reach, 0)) + left1 + away),
             inside.eq(number1.as_unsigned() < fields.in_cols),
         ]
         return m
@@ -211,7 +171,7 @@ class AddressGenerator(wiring.Component):
     step : the tap column issued in this cycle
     fm : feature memory, for the offsets
     row : row memory; ``data`` is not used here
-    o_step : the tap column that ``row`` reads in this cycle
+    o_step, o_fraction : the tap column that ``row`` reads in this cycle, and the fraction of its pixel's offsets
     """
 
     start: In(1)
@@ -220,36 +180,40 @@ class AddressGenerator(wiring.Component):
     fm: Out(ReadPort)
     row: Out(RowReadPort)
     o_step: Out(Step)
+    o_fraction: Out(Fraction)
 
-    delay = OffsetFetch.delay + TapRow.delay
+    delay = OffsetFetch.delay + RowShift.delay + TapRow.delay
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fields = view(DW, self.instruction)
-        m.submodules.offsets = offsets = OffsetFetch()
-        wiring.connect(m, wiring.flipped(self.fm), offsets.fm)
-        m.d.comb += [offsets.instruction.eq(self.instruction), offsets.step.eq(self.step)]
+        m.submodules.fetch = fetch = OffsetFetch()
+        wiring.connect(m, wiring.flipped(self.fm), fetch.fm)
+        m.d.comb += [fetch.instruction.eq(self.instruction), fetch.step.eq(self.step)]
 
-        ahead = later(m, self.step, offsets.delay - 2)
-        before = later(m, ahead, 1)  # stage S - 1: sets the walks of stage S, which are encoded a cycle earlier
-        centre = later(m, before, 1)
+        ahead = later(m, self.step, fetch.delay - 2)
+        before = later(m, ahead, 2)  # stage S - 1
+        centre = later(m, before, RowShift.delay)
         base_step = later(m, centre, 2)
         m.d.comb += self.o_step.eq(later(m, base_step, 1))
-        bank, number, base = self._rows(m, fields, ahead)
+        self._fraction(m, fetch.offsets, before.column)
+        offsets = later(m, fetch.offsets, RowShift.delay, reset_less=True)
+        shift, base = self._rows(m, fields, ahead, fetch.offsets.rows)
         m.submodules.column = column = TapColumn()
         m.d.comb += [
             column.instruction.eq(self.instruction),
-            column.walk.eq(later(m, column_walk(m, ahead), 1, reset_less=True)),
-            column.offset.eq(offsets.offset),
+            column.walk.eq(later(m, column_walk(m, ahead), 2, reset_less=True)),
+            column.cols.eq(offsets.cols),
             column.column.eq(centre.column),
+            column.turns.eq(shift.turns),
         ]
         for tap in range(TAPS):
             m.submodules[f"row{tap}"] = taken = TapRow(tap - 1)
             m.d.comb += [
                 taken.instruction.eq(self.instruction),
-                taken.bank.eq(bank),
-                taken.row.eq(number),
-                taken.offset.eq(offsets.offset),
+                taken.bank.eq(shift.bank),
+                taken.row.eq(shift.row),
+                taken.offset.eq(offsets.spread),
                 taken.base.eq(base),
                 taken.column_addr.eq(column.o_addr),
                 taken.enabled.eq(column.o_inside & base_step.rows[tap]),
@@ -259,16 +223,23 @@ class AddressGenerator(wiring.Component):
             ]
         return m
 
-    def _rows(self, m: Module, fields: data.View, ahead: data.View) -> tuple[Signal, ...]:
-        """Bank and number of the centre row at stage S, its address at S + 1, from the tap column of stage S - 2."""
+    def _fraction(self, m: Module, offsets: data.View, column: Value) -> None:
+        """The fraction beside each tap column, from stage S - 1 on."""
+        fraction = Signal(Fraction)
+        m.d.comb += [fraction.down.eq(offsets.down), fraction.right.eq(offsets.right), fraction.second.eq(column[0])]
+        m.d.comb += self.o_fraction.eq(later(m, fraction, RowShift.delay + TapRow.delay, reset_less=True))
+
+    def _rows(self, m: Module, fields: data.View, ahead: data.View, rows: Value) -> tuple[RowShift, Signal]:
+        """The centre row, shifted by ``rows``, at stage S, and the address before the shift at S + 1; from the tap column of S - 3."""
         m.submodules.bank = bank = BankWalker()
         m.submodules.number = number = Walker(POSITION)
         m.submodules.base = base = Walker(unsigned(ADDR_BITS))
+        m.submodules.shift = shift = RowShift()
         word_base, turn = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS)
-        m.d.comb += turn.eq(Mux(bank.wrapped, fields.row_pitch, 0))
+        m.d.comb += turn.eq(Mux(later(m, bank.wrapped, 1, reset_less=True), fields.row_pitch, 0))
         begins = walk(m, ahead.word_first, ahead.row_first, ahead.pixel_first, ahead.group_first)
         row_walk = later(m, begins, 1, reset_less=True)
-        base_walk = later(m, row_walk, 1, reset_less=True)
+        base_walk = later(m, row_walk, 2, reset_less=True)
         with m.If(self.start):
             m.d.sync += word_base.eq(fields.row0_addr)
         with m.Elif(base_walk == Walk.RESTART):
@@ -278,7 +249,8 @@ class AddressGenerator(wiring.Component):
             m.d.comb += [walker.outer_step.eq(steps[1]), walker.inner_step.eq(steps[2])]
         m.d.comb += [base.walk.eq(base_walk), base.origin.eq(word_base)]
         m.d.comb += [base.outer_step.eq(turn), base.inner_step.eq(turn)]
-        return bank.value, number.value, base.value
+        m.d.comb += [shift.i_bank.eq(bank.value), shift.i_row.eq(number.value), shift.rows.eq(rows)]
+        return shift, base.value
 
 
 def column_walk(m: Module, step: data.View) -> Signal:

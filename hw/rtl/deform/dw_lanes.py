@@ -1,26 +1,39 @@
 """Arithmetic of the depthwise engine: 16 lanes of three taps per cycle.
 
 Pipeline of a lane, ``delay`` = 4: operands, products, sum of three products, accumulator. The maximum runs beside the sum.
+A sample's weights are the same in all lanes; :class:`Interpolation` makes them while the row memory is read.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.arith.delay import data_register
+from hw.rtl.common.decode import view
+from hw.rtl.common.interfaces import INSTRUCTION_BITS
 from hw.rtl.deform.dw_control import SLOTS, ParameterWrite
+from hw.rtl.deform.dw_offset import Fraction
 from hw.rtl.deform.ports import ACC_BITS, WORD_BITS
 from hw.spec.deform import LANES
+from hw.spec.deform.instructions import DW, SAMPLE_SIDE
 
 TAPS = 3
 OPERAND = signed(9)
+FACTOR_BITS = 8
+SHARED_BITS = 15
+"""Of a sample's weight: up to 2 ** 7 times 2 ** 7."""
+
+PRODUCT = signed(24)
+"""Holds a code times a sample's weight, and the sum of three products: the weights of a sample's tap column are at most 2 ** 14."""
+
 TOTAL = signed(25)
-"""Holds every sum: 255 x 255 activations of at most 255, or nine products."""
+"""Holds every sum: 255 x 255 activations of at most 255, nine products, or a sample."""
 
 SMALLEST = -256
 """What a masked tap counts in a maximum: below every activation."""
 
-LaneMode = data.StructLayout({"in_unsigned": 1, "maximum": 1, "unit_weights": 1})
-"""``unit_weights``: every weight is 1 (sum pooling)."""
+LaneMode = data.StructLayout({"in_unsigned": 1, "maximum": 1, "unit_weights": 1, "shared_weights": 1})
+"""``unit_weights``: every weight is 1 (sum pooling). ``shared_weights``: those of a sample count, and the third tap is masked."""
 
 
 class Lane(wiring.Component):
@@ -28,7 +41,7 @@ class Lane(wiring.Component):
 
     Members
     -------
-    taps, enabled, weights : activations (bytes), which count, and weights, in one cycle
+    taps, enabled, weights, shared : activations (bytes), which count, and weights, in one cycle
     first, valid : the tap column that came 3 cycles before is the first of its pixel, is one at all
     acc : accumulator, 4 cycles after the last tap column
     """
@@ -37,6 +50,7 @@ class Lane(wiring.Component):
     taps: In(data.ArrayLayout(8, TAPS))
     enabled: In(TAPS)
     weights: In(data.ArrayLayout(signed(8), TAPS))
+    shared: In(data.ArrayLayout(SHARED_BITS, SAMPLE_SIDE))
     first: In(1)
     valid: In(1)
     acc: Out(signed(ACC_BITS))
@@ -48,11 +62,13 @@ class Lane(wiring.Component):
         operands = [self._operand(m, tap) for tap in range(TAPS)]
         products = []
         for tap, operand in enumerate(operands):
-            weight = Signal(signed(8), name=f"weight{tap}", reset_less=True)
-            product = Signal(signed(17), name=f"product{tap}", reset_less=True)
-            m.d.sync += [weight.eq(Mux(self.mode.unit_weights, 1, self.weights[tap])), product.eq(operand * weight)]
+            own = Mux(self.mode.unit_weights, 1, self.weights[tap])
+            chosen = Mux(self.mode.shared_weights, self.shared[tap], own) if tap < SAMPLE_SIDE else own
+            weight = Signal(Value.cast(chosen).shape(), name=f"weight{tap}", reset_less=True)
+            product = Signal(PRODUCT if tap < SAMPLE_SIDE else signed(17), name=f"product{tap}", reset_less=True)
+            m.d.sync += [weight.eq(chosen), product.eq(operand * weight)]
             products.append(product)
-        total, total_acc = Signal(signed(19), reset_less=True), Signal(TOTAL, reset_less=True)
+        total, total_acc = Signal(PRODUCT, reset_less=True), Signal(TOTAL, reset_less=True)
         m.d.sync += total.eq(sum(products))
         with m.If(self.valid):
             m.d.sync += total_acc.eq(Mux(self.first, 0, total_acc) + total)
@@ -111,6 +127,37 @@ class WeightStore(wiring.Component):
         return m
 
 
+class Interpolation(wiring.Component):
+    """Weights of a sample's two pixels in one of its tap columns, from the fraction of its offset, ``delay`` cycles later.
+
+    Members
+    -------
+    fraction : of the tap column
+    weights : of the upper and the lower pixel, as parts of 2 ** (2 * offset_frac)
+    """
+
+    instruction: In(INSTRUCTION_BITS)
+    fraction: In(Fraction)
+    weights: Out(data.ArrayLayout(SHARED_BITS, SAMPLE_SIDE))
+
+    delay = 2
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        one = Signal(FACTOR_BITS)
+        column, upper, lower = (Signal(FACTOR_BITS, reset_less=True) for _ in range(3))
+        m.d.comb += one.eq(1 << view(DW, self.instruction).offset_frac)
+        m.d.sync += [
+            column.eq(Mux(self.fraction.second, self.fraction.right, one - self.fraction.right)),
+            upper.eq(one - self.fraction.down),
+            lower.eq(self.fraction.down),
+        ]
+        weights = data_register(m, self.weights)
+        for tap, row in enumerate((upper, lower)):
+            m.d.sync += weights[tap].eq(row * column)
+        return m
+
+
 class LaneArray(wiring.Component):
     """All 16 lanes side by side; members as those of :class:`Lane`, words of 16 bytes per tap row."""
 
@@ -118,6 +165,7 @@ class LaneArray(wiring.Component):
     words: In(data.ArrayLayout(WORD_BITS, TAPS))
     enabled: In(TAPS)
     weights: In(data.ArrayLayout(WORD_BITS, TAPS))
+    shared: In(data.ArrayLayout(SHARED_BITS, SAMPLE_SIDE))
     first: In(1)
     valid: In(1)
     acc: Out(data.ArrayLayout(signed(ACC_BITS), LANES))
@@ -133,6 +181,7 @@ class LaneArray(wiring.Component):
                 lane.enabled.eq(self.enabled),
                 lane.first.eq(self.first),
                 lane.valid.eq(self.valid),
+                lane.shared.eq(self.shared),
                 self.acc[channel].eq(lane.acc),
             ]
             for tap in range(TAPS):

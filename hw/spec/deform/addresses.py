@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.spec.deform.instructions import ADDR_BITS, DW_DEFORM, MERGE_NONE, MERGE_ZIP
+from hw.spec.deform.instructions import ADDR_BITS, DW_DEFORM, DW_SAMPLE, MERGE_NONE, MERGE_ZIP
 from hw.spec.isa import Instruction
 
 ADDR_MASK = (1 << ADDR_BITS) - 1
+OFFSET_MODES = (DW_DEFORM, DW_SAMPLE)
+"""Modes of DW that read the offset map."""
 
 
 def pixels(i: Instruction) -> np.ndarray:
@@ -47,7 +49,7 @@ def dw_offsets(i: Instruction) -> np.ndarray:
 def feature_reads(i: Instruction) -> np.ndarray:
     """All feature words that a PW or DW instruction reads."""
     if i.name == "DW":
-        return dw_offsets(i) if i["mode"] == DW_DEFORM else np.zeros(0, np.int64)
+        return dw_offsets(i) if i["mode"] in OFFSET_MODES else np.zeros(0, np.int64)
     addr, inside = pw_taps(i)
     merged = [pw_merged(i, word) for word in range(i["out_words"])] if i["merge"] != MERGE_NONE else []
     return np.concatenate([addr[inside], *merged])

@@ -1,4 +1,4 @@
-"""Instruction table of the inference core, version 2.
+"""Instruction table of the inference core, version 3.
 
 Addresses of on-chip memories are in 16-byte words (weight memory in PW: in weight words), memory offsets and strides in
 16-byte words too, so nothing can be misaligned. On-chip address arithmetic is modulo 2**20; an access at or above a memory's
@@ -16,7 +16,7 @@ from hw.spec.transfer import addr, size, transfer_fields
 
 SPACES = ("fm", "row", "wgt", "par", "tbl")
 MERGE_NONE, MERGE_ZIP, MERGE_ADD = 0, 1, 2
-DW_CONV, DW_DEFORM, DW_MAX, DW_SUM = 0, 1, 2, 3
+DW_CONV, DW_DEFORM, DW_MAX, DW_SUM, DW_SAMPLE = 0, 1, 2, 3, 4
 ROUNDING_CODES = {"TRN": 0, "RND": 1, "RND_CONV": 2}
 TABLE_BYTES = 256
 """Of a table activation: entry b is what a result byte b becomes."""
@@ -24,6 +24,15 @@ TABLE_BYTES = 256
 TABLES_MAX = 8
 WINDOW_MAX = 3
 """Rows and columns of the largest window with weights."""
+
+SAMPLE_SIDE = 2
+"""Rows and columns of the pixels that a bilinear sample lies between."""
+
+OFFSET_PAIRS = 8
+"""Pairs of a row and a column offset in a word of the offset map."""
+
+_WINDOWS = {DW_CONV: (1, WINDOW_MAX), DW_DEFORM: (WINDOW_MAX, WINDOW_MAX), DW_SAMPLE: (SAMPLE_SIDE, SAMPLE_SIDE)}
+"""Smallest and largest side of the window in the modes that do not take any."""
 
 
 _TRANSFER = transfer_fields(
@@ -108,9 +117,10 @@ PW = Operation(
 DW = Operation(
     name="DW",
     opcode=4,
-    doc="Per-channel convolution of up to 3 x 3, square deformable 3 x 3 convolution, or pooling of row memory; 16 channels at a time.",
+    doc="Per-channel convolution of up to 3 x 3, square deformable 3 x 3 convolution, pooling or bilinear sampling of row memory; "
+    "16 channels at a time.",
     fields=(
-        Field(name="mode", width=3, maximum=DW_SUM, doc="0 convolution, 1 deformable, 2 maximum, 3 sum"),
+        Field(name="mode", width=3, maximum=DW_SAMPLE, doc="0 convolution, 1 deformable, 2 maximum, 3 sum, 4 bilinear sample"),
         size("words", "channel words"),
         addr("pitch", "words from pixel to pixel of a row"),
         addr("row_pitch", "words from row y to row y + 9"),
@@ -122,8 +132,8 @@ DW = Operation(
         Field(
             name="col0", width=16, signed=True, doc="column of the first tap of output column 0 (deformable: of the middle tap)"
         ),
-        size("kernel_h", "rows of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
-        size("kernel_w", "columns of the window; 1 to 3 for convolutions, 3 for deformable ones", 8),
+        size("kernel_h", "rows of the window; 1 to 3 for convolutions, 3 for deformable ones, 2 for samples", 8),
+        size("kernel_w", "columns of the window; 1 to 3 for convolutions, 3 for deformable ones, 2 for samples", 8),
         Field(name="stride", width=4, minimum=1, maximum=8, doc="stride, both ways"),
         size("out_rows", "output rows"),
         size("out_cols", "output columns"),
@@ -136,12 +146,14 @@ DW = Operation(
         Field(name="upsample", width=1, maximum=0, doc="reserved: read (y >> 1, x >> 1)"),
         *_REQUANTISE,
         _TABLE,
+        Field(name="offset_pair", width=3, doc="sample: lane 2 * offset_pair of a word is the row offset, the next the column offset"),
+        Field(name="offset_frac", width=3, doc="sample: fraction bits of the offsets"),
     ),
     rules=tuple(
-        Rule(when="mode", values=(mode,), field=name, minimum=least, maximum=WINDOW_MAX)
-        for mode, least in ((DW_CONV, 1), (DW_DEFORM, WINDOW_MAX))
+        Rule(when="mode", values=(mode,), field=name, minimum=least, maximum=most)
+        for mode, (least, most) in _WINDOWS.items()
         for name in ("kernel_h", "kernel_w")
     ),
 )
 
-INSTRUCTIONS = InstructionSet(core="deform", version=2, operations=(LOAD, STORE, PW, DW))
+INSTRUCTIONS = InstructionSet(core="deform", version=3, operations=(LOAD, STORE, PW, DW))

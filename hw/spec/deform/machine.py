@@ -15,6 +15,7 @@ from hw.spec.deform.instructions import (
     DW_CONV,
     DW_DEFORM,
     DW_MAX,
+    DW_SAMPLE,
     MERGE_ADD,
     MERGE_ZIP,
     TABLE_BYTES,
@@ -146,18 +147,48 @@ class DeformMachine(TransferMachine):
 
     def _dw_taps(self, i: Instruction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row and column of each tap (pixels, taps), and which taps belong to the window."""
-        groups = -(-i["kernel_h"] // 3)
-        ky, kx = (a.reshape(1, -1) for a in np.meshgrid(np.arange(3 * groups), np.arange(i["kernel_w"]), indexing="ij"))
+        ky, kx = self._dw_window(i)
         oy, ox = (a[:, None] * i["stride"] for a in np.divmod(addresses.pixels(i), i["out_cols"]))
-        step: np.ndarray | int = 1
+        rows, cols, step = i["row0"] + oy, i["col0"] + ox, 1
         if i["mode"] == DW_DEFORM:
-            words = self._read_chip("fm", addresses.dw_offsets(i))
-            step = np.clip(sign_extend(words[:, :1].astype(np.int64), 8), OFFSET_MIN, OFFSET_MAX)
-            cols = i["col0"] + ox + step * (kx - 1)
+            step = np.clip(self._offset_bytes(i)[:, :1], OFFSET_MIN, OFFSET_MAX)
+            cols = cols + step * (kx - 1)
+        elif i["mode"] == DW_SAMPLE:
+            down, right = self._sample_offsets(i)
+            self._note_places(i, ("above", "below"), rows - 1, down, i["in_rows"])
+            self._note_places(i, ("left", "right"), cols, right, i["in_cols"])
+            rows, cols = rows + (down >> i["offset_frac"]), cols + (right >> i["offset_frac"]) + kx
         else:
-            cols = i["col0"] + ox + kx
-        rows = i["row0"] + oy + step * (ky % 3 - 1) + 3 * (ky // 3)
+            cols = cols + kx
+        rows = rows + step * (ky % 3 - 1) + 3 * (ky // 3)
         return rows, cols, np.broadcast_to(ky < i["kernel_h"], rows.shape)
+
+    def _dw_window(self, i: Instruction) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column (1, taps) of each tap in the window, whose rows are filled up to threes."""
+        groups = -(-i["kernel_h"] // 3)
+        ky, kx = np.meshgrid(np.arange(3 * groups), np.arange(i["kernel_w"]), indexing="ij")
+        return ky.reshape(1, -1), kx.reshape(1, -1)
+
+    def _offset_bytes(self, i: Instruction) -> np.ndarray:
+        """The offset map's words (pixels, 16) as signed bytes."""
+        return operand(self._read_chip("fm", addresses.dw_offsets(i)), 0)
+
+    def _sample_offsets(self, i: Instruction) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column offset of each pixel (pixels, 1), with ``offset_frac`` fraction bits."""
+        words, lane = self._offset_bytes(i), 2 * i["offset_pair"]
+        return words[:, lane : lane + 1], words[:, lane + 1 : lane + 2]
+
+    def _note_places(self, i: Instruction, sides: tuple[str, str], place: np.ndarray, offset: np.ndarray, size: int) -> None:
+        """Whether samples lie between an inner and an outer pixel of a border, beyond it, or inside and far from where they would lie
+        without an offset: more than two turns of the banks; along one axis of ``size`` pixels."""
+        frac = i["offset_frac"]
+        shift, between = offset >> frac, offset & ((1 << frac) - 1) != 0
+        first, far = place + shift, 2 * ROW_BANKS
+        inside = (first >= 0) & (first < size)
+        found = {f"across {sides[0]}": between & (first == -1), f"across {sides[1]}": between & (first == size - 1),
+                 f"beyond {sides[0]}": first < -1, f"beyond {sides[1]}": first >= size,
+                 f"far {sides[0]}": inside & (shift < -far), f"far {sides[1]}": inside & (shift > far)}
+        self.writes.met |= {name for name, where in found.items() if where.any()}
 
     def _read_row(self, bank: np.ndarray, addr: np.ndarray) -> np.ndarray:
         addr = addr & ADDR_MASK
@@ -171,6 +202,8 @@ class DeformMachine(TransferMachine):
             return np.where(inside[:, :, None], taps, -256).max(axis=1)
         if i["mode"] in (DW_CONV, DW_DEFORM):
             return (taps * self._dw_weights(i, word)).sum(axis=1)
+        if i["mode"] == DW_SAMPLE:
+            return (taps * self._sample_weights(i)[:, :, None]).sum(axis=1)
         return sign_extend(taps.sum(axis=1), 32)
 
     def _dw_weights(self, i: Instruction, word: int) -> np.ndarray:
@@ -178,6 +211,13 @@ class DeformMachine(TransferMachine):
         words = self._read_chip("par", i["weight_addr"] + WINDOW_MAX**2 * word + np.arange(WINDOW_MAX**2))
         grid = operand(words, 0).reshape(WINDOW_MAX, WINDOW_MAX, LANES)
         return grid[:, : i["kernel_w"]].reshape(-1, LANES)
+
+    def _sample_weights(self, i: Instruction) -> np.ndarray:
+        """Weights (pixels, taps) of a sample's neighbours: products of what the row's and the column's distance leave of 1."""
+        one = 1 << i["offset_frac"]
+        ky, kx = self._dw_window(i)
+        down, right = (offset & (one - 1) for offset in self._sample_offsets(i))
+        return np.where(ky == 0, one - down, down) * np.where(kx == 0, one - right, right)
 
 
 def sign_extend(values: np.ndarray, bits: int) -> np.ndarray:

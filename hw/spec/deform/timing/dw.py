@@ -24,8 +24,8 @@ START = 1
 OFFSET_FETCH = 1 + MEMORY_READ + 1
 """Tap column issued to its offset known: address register, memory, offset register."""
 
-TAP_ADDRESS = 3
-"""Offset known to row memory addressed: bank and row of each tap, its base address and validity, its address."""
+TAP_ADDRESS = 4
+"""Offset known to row memory addressed: the window's shift, bank and row of each tap, its base address and validity, its address."""
 
 ROW_READ = MEMORY_READ
 """Row memory: cycle of the address to the cycle in which the data can be used."""
