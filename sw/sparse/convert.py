@@ -49,7 +49,15 @@ def sparsify(
 
     Layers that cannot be sparse stay dense; `choices` lists every layer with the reason. Raises ValueError for bad options,
     for patterns that match no layer, for an included layer that cannot be sparse, and where no layer would be sparse;
-    NonFiniteError, which names the layers, for weights with NaN or infinities.
+    NonFiniteError, which names the layers, for weights with NaN or infinities: here, and in training when copies are made anew
+    (in a compiled graph, of N:M copies only).
+
+    ::
+
+        model = sparsify(net, 2, 8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)   # and then train as ever
+        print(report(model, images[:1]))                                        # what is sparse, and the limit of the speedup
+        net.load_state_dict(model.state_dict())                                 # the dense master
     """
     default = SRSTE_DECAY if method == "srste" else 0.0
     rule = Rule(n=n, m=m, method=method, decay=default if decay is None else decay, wu=wu, seed=seed)

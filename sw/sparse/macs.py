@@ -102,7 +102,7 @@ def report(model: nn.Module, example_input: Tensor) -> Report:
         twin(example_input)
     rest = counter.get_total_flops() // 2 - sum(layer.macs for layer in found.values())
     if rest:
-        found["products"] = LayerMacs(name="products", kind="matmul", macs=rest, reason="products of activations stay dense")
+        found["products"] = LayerMacs(name="products", kind="matmul", macs=rest, reason="not a Linear or Conv2d: dense")
     if not found:
         raise ValueError(f"the model must run a Linear, a Conv2d or a matrix product, and a {type(model).__name__} runs none")
     return Report(layers=tuple(found.values()))
