@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.float_mac import EXTRA, AddSteps
-from hw.rtl.arith.float_parts import FRACTION, Parts, Step, Values, check_latency, leading_zeros, pipeline, rounded
+from hw.rtl.arith.float_mac import AddSteps
+from hw.rtl.arith.float_parts import Parts, Step, Values, check_latency, pipeline, saturated
 from hw.spec.sat.latency import FP32_ADD
 
 
@@ -18,16 +18,13 @@ class GeneralAddSteps(AddSteps):
     def magnitude(self, parts: Parts) -> Value:
         return Cat(parts.significand, parts.exponent)
 
-    def count(self, v: Values) -> Values:
-        """How far the sum can move: to its leading one, or until its exponent is the smallest."""
-        zeros = leading_zeros(v["total"])
-        return {**v, "shift": Mux(v["exponent"] < zeros, v["exponent"], zeros)[:5]}
+    def limited(self, zeros: Value, exponent: Value) -> Value:
+        """Until the exponent is the smallest, at most."""
+        return Mux(exponent < zeros, exponent, zeros)[: len(zeros)]
 
     def round_up(self, v: Values) -> Values:
-        total = v["total"]
-        kept, half, lost = total[EXTRA + 1 : EXTRA + 1 + FRACTION], total[EXTRA], total[:EXTRA].any()
-        o, saturated = rounded(v["sign"], v["field"], kept, half, lost)
-        return {"o": o, "saturated": saturated}
+        o, over = saturated(v["sign"], self.magnitude_rounded(v))
+        return {"o": o, "saturated": over}
 
 
 class Fp32Add(wiring.Component):

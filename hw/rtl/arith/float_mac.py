@@ -11,12 +11,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.float_parts import (
-    FRACTION,
     Parts,
     Step,
     Values,
     combined,
     leading_zeros,
+    nearest,
     pipeline,
     register,
     shifted_left,
@@ -67,34 +67,50 @@ class AddSteps:
         }
 
     def align(self, v: Values) -> Values:
-        """Moves the smaller operand to the larger one's place; its lowest bit stands for all that was lost."""
+        """Moves the smaller operand to the larger one's place; its lowest bit stands for all that was lost. With ``far`` only that bit
+        counts."""
         near, lost = shifted_right(Cat(C(0, EXTRA - 1), v["small"]), v["amount"][:5])
         far = v["amount"][5:].any()
-        aligned = Mux(far, Cat(v["small"].any(), C(0, len(near) - 1)), Cat(near[0] | lost, near[1:]))
-        return {**{key: v[key] for key in ("sign", "subtract", "exponent", "big")}, "aligned": aligned}
+        lowest = Mux(far, v["small"].any(), near[0] | lost)
+        return {**{key: v[key] for key in ("sign", "subtract", "exponent", "big")}, "aligned": Cat(lowest, near[1:]), "far": far}
 
     def add(self, v: Values) -> Values:
         """Sum or difference, never negative, with a bit above for the carry."""
-        subtract = v["subtract"]
-        big, aligned = Cat(C(1, 1), C(0, EXTRA), v["big"]), Cat(v["aligned"], C(0, 1)) ^ subtract.replicate(25 + EXTRA)
-        total = (big + Cat(subtract, aligned))[1 : 26 + EXTRA]
+        subtract, aligned = v["subtract"], v["aligned"]
+        aligned = Cat(aligned[0], aligned[1:] & (~v["far"]).replicate(len(aligned) - 1), C(0, 1))
+        # One chain of carries: a one below everything, so that the one of a two's complement comes in as a carry.
+        big = Cat(C(1, 1), C(0, EXTRA), v["big"])
+        total = (big + Cat(subtract, aligned ^ subtract.replicate(len(aligned))))[1 : 26 + EXTRA]
         return {**{key: v[key] for key in ("sign", "subtract", "exponent")}, "total": total}
 
+    def limited(self, zeros: Value, exponent: Value) -> Value:
+        """How far a sum with so many zeros above its leading one may move up."""
+        return zeros
+
     def count(self, v: Values) -> Values:
-        """How far the leading one is from the top."""
-        return {**v, "shift": leading_zeros(v["total"])}
+        """How far to move the sum; the sign is plus where a difference is nothing."""
+        zeros = leading_zeros(v["total"])
+        nothing = zeros[2:].all()  # 28 or more
+        sign = v["sign"] & ~(v["subtract"] & nothing)
+        return {"sign": sign, "exponent": v["exponent"], "total": v["total"], "shift": self.limited(zeros, v["exponent"])}
 
     def normalise(self, v: Values) -> Values:
-        """The leading one to the top, and the exponent that belongs to it."""
-        total = shifted_left(v["total"], v["shift"])
-        field = Mux(total[-1], v["exponent"] + 1 - v["shift"], 0)[:9]
-        return {"sign": v["sign"] & (total.any() | ~v["subtract"]), "field": field, "total": total}
+        """The leading one to the top, and the exponent that belongs to it, less one."""
+        return {
+            "sign": v["sign"],
+            "field": (v["exponent"] - v["shift"])[:8],
+            "total": shifted_left(v["total"], v["shift"]),
+        }
 
     def round_up(self, v: Values) -> Values:
-        """To nearest, ties to even; a carry goes on into the exponent."""
+        """To nearest, ties to even. The leading one is the one that the field lacks; without it the field is 0."""
+        return {"o": Cat(self.magnitude_rounded(v)[:31], v["sign"])}
+
+    @staticmethod
+    def magnitude_rounded(v: Values) -> Value:
         total = v["total"]
-        kept, half, lost = total[EXTRA + 1 : EXTRA + 1 + FRACTION], total[EXTRA], total[:EXTRA].any()
-        return {"o": Cat((Cat(kept, v["field"][:8]) + (half & (lost | kept[0])))[:31], v["sign"])}
+        top, kept, half, lost = total[-1], total[EXTRA + 1 : -1], total[EXTRA], total[:EXTRA].any()
+        return nearest(v["field"] & top.replicate(8), kept, half, lost, top)
 
 
 class MacAdder(wiring.Component):
@@ -122,8 +138,8 @@ class MacAdder(wiring.Component):
         """The steps between registers, for each latency."""
         s = AddSteps()
         return {
-            4: ((s.compare, s.order), (s.align, s.add), (s.count, s.normalise), (s.round_up,)),
-            5: ((s.compare, s.order), (s.align,), (s.add,), (s.count, s.normalise), (s.round_up,)),
+            4: ((s.compare, s.order), (s.align,), (s.add, s.count), (s.normalise, s.round_up)),
+            5: ((s.compare, s.order), (s.align,), (s.add, s.count), (s.normalise,), (s.round_up,)),
             6: ((s.compare, s.order), (s.align,), (s.add,), (s.count,), (s.normalise,), (s.round_up,)),
         }[self.latency]
 

@@ -14,11 +14,12 @@ from hw.rtl.arith.float_parts import (
     Step,
     Values,
     check_latency,
-    denormalised,
+    distance_to_normal,
     leading_zeros,
     pipeline,
     rounded,
     shifted_left,
+    shifted_right,
     unpack,
 )
 from hw.spec.sat.latency import FP32_MULTIPLY
@@ -57,18 +58,26 @@ def multiply(v: Values) -> Values:
 
 
 def add_products(v: Values) -> Values:
+    """The product of 48 bits; and how far its top bit is below the normal numbers."""
     upper = v["high"] + v["low"][SPLIT:]
-    return {"sign": v["sign"], "product": Cat(v["low"][:SPLIT], upper[: 2 * SIGNIFICAND - SPLIT]), "exponent": v["exponent"]}
+    under, distance = distance_to_normal(v["exponent"])
+    return {
+        "sign": v["sign"],
+        "product": Cat(v["low"][:SPLIT], upper[: 2 * SIGNIFICAND - SPLIT]),
+        "exponent": v["exponent"],
+        "under": under,
+        "distance": distance,
+    }
 
 
 def align(v: Values) -> Values:
-    """One place to the left where the top bit is clear, or to the right until the exponent is in range."""
-    product, exponent = v["product"], v["exponent"]
-    top = product[-1]
-    moved = Mux(top, product, Cat(C(0, 1), product[:-1]))
+    """One place to the left where the top bit is clear and the exponent allows for it, or to the right until that is in range."""
+    product, exponent, top = v["product"], v["exponent"], v["product"][-1]
+    moved = Mux(top | (exponent < 2), product, Cat(C(0, 1), product[:-1]))
     below = len(product) - KEPT
-    value, field, lost = denormalised(moved[below:], (exponent - ~top).as_signed())
-    return {"sign": v["sign"], "field": field[:9], "value": value, "lost": lost | moved[:below].any()}
+    value, lost = shifted_right(moved[below:], v["distance"])
+    field = Mux(v["under"] | ~(top | product[-2]), 0, exponent - ~top)[:9]
+    return {"sign": v["sign"], "field": field, "value": value, "lost": lost | moved[:below].any()}
 
 
 def round_up(v: Values) -> Values:

@@ -64,43 +64,78 @@ def _zeros_above(value: Value) -> tuple[Value, Value]:
     return Cat(Mux(high[1], high[0], low[0]), ~high[1]), high[1] | low[1]
 
 
+def _digits(amount: Value) -> list[tuple[int, Value]]:
+    """The amount two bits at a time, from the top: (weight, digit). A look-up table of six inputs is a shift by one digit."""
+    places = range((len(amount) - 1) // 2 * 2, -1, -2)
+    return [(1 << place, amount[place : place + 2]) for place in places]
+
+
+def _chosen(digit: Value, choices: Sequence[Value]) -> Value:
+    """The choice of that number: two or four."""
+    if len(digit) == 1:
+        return Mux(digit, choices[1], choices[0])
+    return Mux(digit[1], Mux(digit[0], choices[3], choices[2]), Mux(digit[0], choices[1], choices[0]))
+
+
 def shifted_left(value: Value, amount: Value) -> Value:
     """``value << amount`` in the width of ``value``."""
-    return (value << amount)[: len(value)]
+    width = len(value)
+    for weight, digit in _digits(amount):
+        steps = [min(number * weight, width) for number in range(1 << len(digit))]
+        value = _chosen(digit, [Cat(C(0, step), value[: width - step]) for step in steps])
+    return value
 
 
 def shifted_right(value: Value, amount: Value) -> tuple[Value, Value]:
     """``value >> amount``, and whether a one was lost."""
-    ones = C((1 << len(value)) - 1, len(value))
-    passed = ~(ones << amount)[: len(value)]
-    return value >> amount, (value & passed).any()
+    width, lost = len(value), C(0, 1)
+    for weight, digit in _digits(amount):
+        steps = [min(number * weight, width) for number in range(1 << len(digit))]
+        lost = lost | _chosen(digit, [value[:step].any() for step in steps])
+        value = _chosen(digit, [Cat(value[step:], C(0, step)) for step in steps])
+    return value, lost
+
+
+def distance_to_normal(exponent: Value) -> tuple[Value, Value]:
+    """Whether an exponent (signed, -1022 at least) is below 1, the smallest field of a normal number, and by how much, 31 at most."""
+    under = exponent < 1
+    distance = (1 - exponent)[:10]
+    return under, Mux(under, Mux(distance[5:].any(), 31, distance[:5]), 0)
 
 
 def denormalised(value: Value, exponent: Value) -> tuple[Value, Value, Value]:
     """Moves a significand to the place where its exponent is in range: the value, its field (as wide as ``exponent``), and whether a
     one was lost.
 
-    ``value``: at most 31 bits, the top one set unless it is 0; ``exponent``: signed, its field were it unbounded, minus 1022 at
-    least. Below 1 the value moves right, and its field is 0.
+    ``value``: at most 31 bits, the top one set unless it is 0; ``exponent``: signed, its field were that unbounded, -1022 at least.
+    Below 1 the value moves right, and its field is 0, as is that of 0.
     """
-    under = exponent < 1
-    distance = (1 - exponent)[:10]
-    amount = Mux(under, Mux(distance[5:].any(), 31, distance[:5]), 0)
-    shifted, lost = shifted_right(value, amount)
+    under, distance = distance_to_normal(exponent)
+    shifted, lost = shifted_right(value, distance)
     return shifted, Mux(under | ~value[-1], 0, exponent)[: len(exponent)], lost
 
 
-def rounded(sign: Value, field: Value, kept: Value, half: Value, lost: Value) -> tuple[Value, Value]:
-    """Rounds to nearest even and packs: 32 bits, saturated, and whether they are.
+def nearest(field: Value, kept: Value, half: Value, lost: Value, top: Value | None = None) -> Value:
+    """Field and fraction, rounded to nearest even: a number of 23 bits and the field, and one more for the carry.
 
-    ``field``: exponent field 0..255 and above (9 bits or more, unsigned); ``kept``: the 23 bits of the fraction; ``half`` the first bit
-    below, ``lost`` whether there is a one below that. A carry out of the fraction goes on into the field, which makes the smallest
-    normal number of the largest subnormal one, too.
+    ``kept``: the 23 bits of the fraction; ``half`` the first bit below, ``lost`` whether there is a one below that. A carry out of the
+    fraction goes on into the field, which also makes the smallest normal number of the largest subnormal one. ``top``: the bit above
+    the fraction, if it is to be added to the field too.
     """
     up = half & (lost | kept[0])
-    magnitude = Cat(kept, field) + up
+    # One chain of carries: a one below everything, so that `up` comes in as a carry.
+    return (Cat(C(1, 1), kept, field) + Cat(up, C(0, FRACTION), C(0, 1) if top is None else top))[1:]
+
+
+def saturated(sign: Value, magnitude: Value) -> tuple[Value, Value]:
+    """What `nearest` gave as 32 bits, the largest number where it is beyond; and whether it is."""
     over = at_least(magnitude[FRACTION:], 255)
     return Cat(Mux(over, LARGEST, magnitude[:31]), sign), over
+
+
+def rounded(sign: Value, field: Value, kept: Value, half: Value, lost: Value) -> tuple[Value, Value]:
+    """Rounds and packs, see `nearest` and `saturated`. ``field``: 0..255 and above."""
+    return saturated(sign, nearest(field, kept, half, lost))
 
 
 def register(m: Module, values: Values, number: int) -> Values:

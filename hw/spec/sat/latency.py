@@ -30,10 +30,10 @@ FP16_TO_FP32 = 1
 """FP16 in to FP32 out."""
 
 FP32_DIVIDE = 28
-"""Cycle of ``start`` to the cycle of ``done``, for any operands (unpack, normalise, 25 quotient bits, round)."""
+"""Cycle of ``start`` to that of ``done`` (unpack, normalise with the first quotient bit, 24 more, align, round)."""
 
-FP32_SQRT = 28
-"""Cycle of ``start`` to the cycle of ``done``, for any operand (unpack, normalise, 25 root bits, round)."""
+FP32_SQRT = 27
+"""Cycle of ``start`` to that of ``done`` (unpack, normalise with the first root bit, 24 more, round)."""
 
-INT_TO_FP32 = 10
-"""Cycle of ``start`` to the cycle of ``done``, for any integer (magnitude, seven shifts, align, round)."""
+INT_TO_FP32 = 12
+"""Cycle of ``start`` to that of ``done`` (operand, magnitude, seven shifts by 16, normalise, align, round)."""
