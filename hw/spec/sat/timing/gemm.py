@@ -27,7 +27,10 @@ STEP = OPERAND - 1
 after the last one of its feed uses what that brought, and what is fed from the cycle after a chunk's last step on overwrites
 nothing that is still used."""
 
-ISSUE = STEP - MEMORY_READ - FP16_NORMALISE - 1
+COLUMN = 1 + FP16_NORMALISE
+"""Cycles from a weight word to column 0 of the array: finite, normalised."""
+
+ISSUE = STEP - MEMORY_READ - COLUMN - 1
 """Cycles from a step's control to the read of its weights; the element's own register comes last."""
 
 BROADCAST = 2
