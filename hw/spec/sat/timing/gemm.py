@@ -56,7 +56,10 @@ def tile_rows(i: Instruction, arch: SatArch) -> int:
 
 
 def settle_cycles(arch: SatArch) -> int:
-    """Cycles from the last step's control to the drain's first broadcast: the sum of the last element is there when it arrives."""
+    """Cycles from the last step's control to the drain's first broadcast, which finds the last element's last sum; or to ``done``.
+
+    The sums of slot 0, which are drained first, are there ``latency`` - 1 cycles earlier.
+    """
     return STEP + arch.rows + arch.columns - 2 + FP16_PRODUCT + arch.latency - BROADCAST
 
 
