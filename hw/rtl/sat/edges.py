@@ -12,6 +12,7 @@ from hw.rtl.sat.pe import SLOT_BITS, STORE_BITS, WeightStep, operand_write
 from hw.rtl.sat.ports import FP16_BITS, INDEX_BITS, WORD_BITS
 from hw.spec.sat import SatArch
 from hw.spec.sat.latency import FP16_NORMALISE, FP16_PRODUCT
+from hw.spec.sat.timing.gemm import COLUMN
 
 StepControl = data.StructLayout({"address": STORE_BITS, "slot": SLOT_BITS, "en": 1})
 """A step of a column: address of its operand if it is dense, its sum, and whether it is one."""
@@ -32,7 +33,7 @@ class ColumnEdge(wiring.Component):
     steps : what the elements of the uppermost row get; column c's are ``latency`` + c cycles later
     """
 
-    latency = FP16_NORMALISE
+    latency = 1 + FP16_NORMALISE
 
     def __init__(self, arch: SatArch) -> None:
         self.arch = arch
@@ -47,8 +48,10 @@ class ColumnEdge(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if self.latency != COLUMN:
+            raise ValueError(f"the columns' edge must have the latency COLUMN = {COLUMN}, not {self.latency}")
         summed, written = self.latency + FP16_PRODUCT, self.latency + FP16_PRODUCT + self.arch.latency - 1
-        address, read_slot = self.step.address, later(m, self.step.slot, summed, reset_less=True)
+        address, read_slot = later(m, self.step.address, 1, reset_less=True), later(m, self.step.slot, summed, reset_less=True)
         write_slot, write_en = later(m, self.step.slot, written, reset_less=True), later(m, self.step.en, written)
         for column in range(self.arch.columns):
             m.submodules[f"normalise_{column}"] = normalise = Fp16Normalise()
@@ -56,9 +59,9 @@ class ColumnEdge(wiring.Component):
             position = self.positions.word_select(column, INDEX_BITS)
             out = self.steps[column]
             m.d.comb += [
-                normalise.i.eq(delayed(m, word, column, f"word_{column}", reset_less=True)[-1]),
+                normalise.i.eq(delayed(m, word, 1 + column, f"word_{column}", reset_less=True)[-1]),
                 out.weight.eq(normalise.o),
-                out.address.eq(self._address(m, address, delayed(m, position, column, f"position_{column}", reset_less=True)[-1])),
+                out.address.eq(self._address(m, address, delayed(m, position, 1 + column, f"position_{column}", reset_less=True)[-1])),
                 out.read_slot.eq(read_slot),
                 out.write_slot.eq(write_slot),
                 out.write_en.eq(write_en),

@@ -27,7 +27,10 @@ STEP = OPERAND - 1
 after the last one of its feed uses what that brought, and what is fed from the cycle after a chunk's last step on overwrites
 nothing that is still used."""
 
-ISSUE = STEP - MEMORY_READ - FP16_NORMALISE - 1
+COLUMN = 1 + FP16_NORMALISE
+"""Cycles from a weight word to column 0 of the array: finite, normalised."""
+
+ISSUE = STEP - MEMORY_READ - COLUMN - 1
 """Cycles from a step's control to the read of its weights; the element's own register comes last."""
 
 BROADCAST = 2
@@ -53,7 +56,10 @@ def tile_rows(i: Instruction, arch: SatArch) -> int:
 
 
 def settle_cycles(arch: SatArch) -> int:
-    """Cycles from the last step's control to the drain's first broadcast: the sum of the last element is there when it arrives."""
+    """Cycles from the last step's control to the drain's first broadcast, which finds the last element's last sum; or to ``done``.
+
+    The sums of slot 0, which are drained first, are there ``latency`` - 1 cycles earlier.
+    """
     return STEP + arch.rows + arch.columns - 2 + FP16_PRODUCT + arch.latency - BROADCAST
 
 
