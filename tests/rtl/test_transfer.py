@@ -14,9 +14,11 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.rtl.common import load as common
 from hw.rtl.common.axi import axi4_read_manager, axi4_write_manager
 from hw.rtl.common.bursts import window_members
 from hw.rtl.common.interfaces import EngineCommand
+from hw.rtl.common.load import LoadSpace
 from hw.rtl.common.read import ReadMaster
 from hw.rtl.common.runs import RunLoopParameters
 from hw.rtl.common.write import WriteMaster
@@ -475,6 +477,9 @@ def test_bad_parameters_raise() -> None:
         RunLoopParameters(banks=0, queue=1)
     with pytest.raises(ValueError, match="queue must be at least 1, not 0"):
         RunLoopParameters(banks=1, queue=0)
+    spaces = [LoadSpace(port=port, words=9, banks=2, signature=RowWritePort) for port in ("one", "other")]
+    with pytest.raises(ValueError, match=r"at most one space of LOAD may have several banks, not \['one', 'other'\]"):
+        common.LoadEngine(ARCH, spaces)
     store = INSTRUCTIONS.decode(INSTRUCTIONS.encode("STORE"))
     with pytest.raises(ValueError, match="the instruction must be a LOAD, not a STORE"):
         load_cycles(store, ARCH, MemoryTiming(read_latency=1, write_latency=1), [0])
