@@ -68,8 +68,9 @@ def half_images(images: Tensor | Array) -> Array:
         raise ValueError(f"images must be floats (N, C, H, W), not {values.dtype} of shape {values.shape}")
     if wrong := int((~np.isfinite(values)).sum()):
         raise ValueError(f"images must be finite, and {wrong} of {values.size} values are NaN or infinite: look for damaged data")
-    if values.size and float(np.abs(values).max()) > FP16_MAX:
-        raise ValueError(f"images must be at most {FP16_MAX:g} in magnitude, not {np.abs(values).max():g}: normalise them")
+    largest = float(np.abs(values).max(initial=0))  # as float: numpy compares with an FP16 in FP16
+    if largest > float(FP16_MAX):
+        raise ValueError(f"images must be at most {FP16_MAX:g} in magnitude, not {largest:g}: normalise them")
     return np.ascontiguousarray(values.transpose(0, 2, 3, 1).astype(np.float16))
 
 
@@ -146,9 +147,10 @@ class ExactTrainer:
 
     def load(self, path: str | Path) -> None:
         """Go on from a file of `save`. CheckpointError for anything else."""
+        data = Path(path).read_bytes()
         try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
+            content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
             raise CheckpointError(f"{path} is not a usable checkpoint ({error})") from error
         self.load_state_dict(content)
 
