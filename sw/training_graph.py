@@ -300,10 +300,12 @@ class TrainingGraph:
         """One training step. A step whose backward pass saturates is skipped: only the running statistics are new."""
         tape = self.forward(state, images, products)
         logits = tape.values[self.output].reshape(self.batch, -1)
-        loss, gradient = softmax_cross_entropy(logits, labels, hyper.loss_scale)
+        with watching() as watch:
+            loss, gradient = softmax_cross_entropy(logits, labels, hyper.loss_scale)
         gradients = self.backward(tape, gradient.reshape(self.batch, 1, 1, -1), products)
-        after = tape.state if gradients.saturated else self.update(tape.state, gradients, hyper)
-        return StepResult(state=after, loss=loss, logits=logits, skipped=gradients.saturated, tape=tape, gradients=gradients)
+        skipped = watch.saturated or gradients.saturated
+        after = tape.state if skipped else self.update(tape.state, gradients, hyper)
+        return StepResult(state=after, loss=loss, logits=logits, skipped=skipped, tape=tape, gradients=gradients)
 
     def to_bytes(self) -> bytes:
         """The graph's file; equal graphs have equal bytes."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from hw.spec.sat.channel import CONSTANTS, RECORD, RECORD_VALUES
 from hw.spec.training import Hyper, softmax_cross_entropy
+from hw.spec.training.rounded import watching
 from hw.spec.training_program import RECORD_FLOATS, RECORDS, Place, TrainingProgram
 from sw.runtime.errors import DeviceError, raise_fault
 from sw.runtime.placement import Placement, contents, place
@@ -76,14 +77,16 @@ class TrainingSession:
         self._write("hyper", hyper_words(hyper))
         launches["forward"] = self._run("forward", record)
         logits = self._logits()
-        loss, gradient = softmax_cross_entropy(logits, np.asarray(labels), hyper.loss_scale)
+        with watching() as watch:
+            loss, gradient = softmax_cross_entropy(logits, np.asarray(labels), hyper.loss_scale)
         self._write("gradient", gradient.reshape(self.program.places["gradient"].shape))
         launches["backward"] = self._run("backward", record)
         flags = self._flags()
-        if not flags[1]:
+        skipped = watch.saturated or flags[1]
+        if not skipped:
             launches["update"] = self._run("update", record)
         self.steps += 1
-        return StepReport(loss=loss, logits=logits, skipped=flags[1], activations_saturated=flags[0], launches=launches)
+        return StepReport(loss=loss, logits=logits, skipped=skipped, activations_saturated=flags[0], launches=launches)
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of a batch with the running statistics."""
