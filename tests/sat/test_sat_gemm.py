@@ -110,31 +110,48 @@ def test_a_weight_gradient_sums_over_pixels() -> None:
     np.testing.assert_array_equal(got, ordered(pixels.T, gradients))
 
 
-@pytest.mark.parametrize("chunk_log2, group, keep", [(0, 2, 1), (0, 4, 2), (0, 4, 1), (0, 8, 2), (1, 16, 2), (0, 8, 4), (0, 1, 1)])
-def test_sparse_is_masked_dense(chunk_log2: int, group: int, keep: int) -> None:
-    rng, machine = np.random.default_rng(keep), SatMachine(ARCH, 6)
-    k, chunk = 32, 8 << chunk_log2
-    image, masters = halves(rng, 8, k), halves(rng, k, 8).astype(np.float32)
+PATTERNS = [(0, 1, 1), (0, 2, 1), (0, 4, 2), (0, 4, 1), (0, 8, 2), (1, 16, 2), (0, 8, 4)]
+"""(chunk_log2, m, n): 1:1, 1:2, 2:4, 1:4, 2:8, 2:16, 4:8."""
+
+
+@pytest.mark.parametrize("chunk_log2, group, keep", PATTERNS)
+@pytest.mark.parametrize("seed", range(4))
+def test_sparse_is_masked_dense(chunk_log2: int, group: int, keep: int, seed: int) -> None:
+    """Random numbers of chunks and of outputs; zeros of both signs among operands and weights; in one go and in two parts."""
+    rng, machine, chunk = np.random.default_rng((seed, group, keep)), SatMachine(ARCH, 6), 8 << chunk_log2
+    chunks, a_log2, b_log2 = int(rng.integers(2, 5)), int(rng.integers(0, 2)), int(rng.integers(1, 3))
+    k, rows, columns = chunk * chunks, ARCH.rows << a_log2, ARCH.columns << b_log2
+    image, masters = halves(rng, rows, k), halves(rng, k, columns).astype(np.float32)
+    for values in (image, masters):
+        values[rng.random(values.shape) < 0.2] = 0
+        values[rng.random(values.shape) < 0.2] *= values.dtype.type(-0.0)
     put(machine, "act", 0, image)
     put(machine, "vec", 0, masters)
-    put(machine, "tbl", 0, np.frombuffer(b"".join(entry(4 * p, 1, 1) for p in range(8)), np.uint8))
+    put(machine, "tbl", 0, np.frombuffer(b"".join(entry(k // 8 * p, 1, 1) for p in range(rows)), np.uint8))
     steps = chunk // group * keep
-    shared = dict(chunk_log2=chunk_log2, chunks=k // chunk)
-    prune = dict(group_log2=group.bit_length() - 1, keep=keep, words=1, in_pitch=2, out_pitch=1)
-    machine.execute(decoded(ARCH, "PRUNE", **shared, **prune))
-    count = k // chunk * steps
+    prune = dict(group_log2=group.bit_length() - 1, keep=keep, words=columns // 8, in_pitch=columns // 4, out_pitch=columns // 8)
+    machine.execute(decoded(ARCH, "PRUNE", chunk_log2=chunk_log2, chunks=chunks, **prune))
+    count = chunks * steps * columns // 8
     put(machine, "wgt", 0, machine.chip["vec"][ARCH.vec_words : ARCH.vec_words + count])
     put(machine, "idx", 0, machine.chip["vec"][2 * ARCH.vec_words : 2 * ARCH.vec_words + count])
-    gemm = dict(a_log2=1, b_log2=1, steps=steps, wgt_pitch=2, drain=1)
-    machine.execute(decoded(ARCH, "GEMM", sparse=1, **shared, **gemm))
-    mask = np.zeros((k, 8), bool)
+    shape = dict(a_log2=a_log2, b_log2=b_log2, chunk_log2=chunk_log2, steps=steps, wgt_pitch=1 << b_log2, sparse=1, drain=1)
+    mask = np.zeros((k, columns), bool)
     for start in range(0, k, group):
-        for column in range(8):
+        for column in range(columns):
             ranked = sorted(range(group), key=lambda e: (-abs(masters[start + e, column]), e))[:keep]
             mask[[start + e for e in ranked], column] = True
-    expected = ordered(image, np.where(mask, masters, 0).astype(np.float16))
-    got = machine.chip["acc"].reshape(-1).view("<f4")[:64].reshape(8, 8)
-    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+    expected = ordered(image, np.where(mask, masters, 0).astype(np.float16)).view(np.uint32)
+    words = rows * columns
+    machine.execute(decoded(ARCH, "GEMM", chunks=chunks, **shape))
+    got = machine.chip["acc"].reshape(-1).view("<u4")[:words].reshape(rows, columns)
+    np.testing.assert_array_equal(got, expected)
+    weights = steps << b_log2
+    machine.execute(decoded(ARCH, "GEMM", chunks=1, **shape))
+    rest = dict(act_addr=chunk // 8, wgt_addr=weights, idx_addr=weights)
+    machine.execute(decoded(ARCH, "GEMM", chunks=chunks - 1, preload=1, **rest, **shape))
+    got = machine.chip["acc"].reshape(-1).view("<u4")[:words].reshape(rows, columns)
+    np.testing.assert_array_equal(got, expected)
+    assert np.count_nonzero(expected) > 0.7 * expected.size
 
 
 def test_an_access_outside_a_memory_is_an_error() -> None:
