@@ -26,10 +26,10 @@ class Delayed(wiring.Component):
 
 
 class Waiting(wiring.Component):
-    """Negates its operand, ``wait`` cycles after ``start``."""
+    """Negates its operand, ``cycles`` after ``start``."""
 
     start: In(1)
-    wait: In(5)
+    cycles: In(5)
     i: In(signed(100))
     done: Out(1)
     o: Out(signed(100))
@@ -39,7 +39,7 @@ class Waiting(wiring.Component):
         left, running = Signal(5), Signal()
         m.d.comb += self.done.eq(running & (left == 0))
         with m.If(self.start):
-            m.d.sync += [left.eq(self.wait - 1), running.eq(1), self.o.eq(-self.i)]
+            m.d.sync += [left.eq(self.cycles - 1), running.eq(1), self.o.eq(-self.i)]
         with m.Elif(running):
             m.d.sync += [left.eq(left - 1), running.eq(left != 0)]
         return m
@@ -61,12 +61,12 @@ def test_pipelined_ports_of_all_sizes() -> None:
 def test_iterative_counts_cycles_and_takes_operands_at_the_start() -> None:
     rng = np.random.default_rng(2)
     operand, wait = words(rng, 500, 100), rng.integers(1, 30, 500)
-    answers = Stream(Waiting()).iterative_run({"i": operand, "wait": wait}, limit=40)
+    answers = Stream(Waiting()).iterative_run({"i": operand, "cycles": wait}, limit=40)
     assert np.array_equal(answers.cycles, wait)
     negated = [-(int(low) | int(high) << 64) & (1 << 100) - 1 for low, high in operand]
     assert [int(low) | int(high) << 64 for low, high in answers.outputs["o"]] == negated
     with pytest.raises(RuntimeError, match="operation 0 must be done within 5 cycles"):
-        Stream(Waiting()).iterative_run({"i": operand, "wait": np.full(500, 9)}, limit=5)
+        Stream(Waiting()).iterative_run({"i": operand, "cycles": np.full(500, 9)}, limit=5)
 
 
 def test_wrong_inputs_are_refused() -> None:
