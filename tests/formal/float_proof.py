@@ -146,9 +146,12 @@ def ordered(v: dict[str, Value]) -> Value:
 
 
 class OrderProof(AdderHarness):
-    """The first stage. Checks: ``larger``, the larger operand's sign, field and significand; ``distance``, the smaller significand, and
-    how far it is to be moved: by ``amount`` from one place above, or by one more if it is there already; ``subtract``; ``ordered``, what
-    :class:`SumProof` assumes of the registers."""
+    """The first stage.
+
+    Checks: ``larger``, the larger operand's sign, field and significand; ``distance``, the smaller significand, and how far it is to be
+    moved: by ``amount`` from one place above, or by one more if it is there already; ``subtract``; ``ordered``, what
+    :class:`SumProof` assumes of the registers.
+    """
 
     def describe(self) -> None:
         registers, ready = self.adder(), self.since_reset(1)

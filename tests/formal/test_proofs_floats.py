@@ -34,8 +34,8 @@ NARROW_FAULTS = (
 NORMALISE_FAULTS = (
     Fault(name="subnormal exponent off by one", module=float_half, old="OPERAND_OFFSET + 1 - zeros", new="OPERAND_OFFSET - zeros",
           fails="value"),
-    Fault(name="not shifted", module=float_half, old='shifted_left(Cat(fraction, normal), zeros), "exp', new='Cat(fraction, normal), "exp',
-          fails="form"),
+    Fault(name="not shifted", module=float_half, old='shifted_left(Cat(fraction, normal), zeros), "exp',
+          new='Cat(fraction, normal), "exp', fails="form"),
 )  # fmt: skip
 PRODUCT_FAULTS = (
     Fault(name="zero by one operand", module=float_half, old='v["a_significand"][-1] & v["b_significand"][-1]',
