@@ -13,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -145,20 +147,31 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
+def _sources() -> str:
+    """A hash of all that the design is made from: it is known sooner than the Verilog, which takes longer to write than to simulate."""
+    root = Path(__file__).parents[2]
+    design = [path for folder in ("rtl", "spec") for path in (root / "hw" / folder).rglob("*.py")]
+    files = sorted([*design, *Path(__file__).parent.glob("engine_*.*")])
+    digest = hashlib.sha256(version("amaranth").encode())
+    for file in files:
+        digest.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
 def _build(arch: SatArch, engines: tuple[str, ...]) -> Path:
     """The simulator as a shared library, from the cache where it is there; built as :mod:`hw.sim.stream` builds its units."""
-    emitted = emit(EngineTop(arch, engines), stream._TOP)
-    source = Path(__file__).with_name("engine_bench.cpp")
-    parts = [emitted.sha256, source.read_text(), stream._VERILATOR_FLAGS, stream._COMPILER_FLAGS, *stream._tools()]
+    parts = [_sources(), repr(arch), engines, stream._VERILATOR_FLAGS, stream._COMPILER_FLAGS, *stream._tools()]
     folder = cache_root() / "engines" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def make(target: Path) -> None:
-        (target / f"{stream._TOP}.v").write_text(emitted.text)
+        (target / f"{stream._TOP}.v").write_text(emit(EngineTop(arch, engines), stream._TOP).text)
         root = verilator_root()
         stream._run([str(root / "bin" / "verilator"), *stream._VERILATOR_FLAGS, f"{stream._TOP}.v"], target, root)
         models = sorted(str(path) for path in (target / "objects").glob("Vdut*.cpp"))
         compiler = ["g++", *stream._COMPILER_FLAGS, *stream._LINKER_FLAGS, *stream._includes(root), f"-I{target / 'objects'}"]
+        source = Path(__file__).with_name("engine_bench.cpp")
         stream._run([*compiler, *models, str(source), *map(str, stream._runtime()), "-o", "engines.so"], target, root)
+        shutil.rmtree(target / "objects")
 
     if cached_folder(folder, make):
         drop_oldest(folder.parent, BUILDS_KEPT)

@@ -4,7 +4,7 @@ A normalised operand is an :obj:`Operand`, 18 bits: its number is ``significand 
 top bit is set, also for a subnormal FP16, and clear for zero only.
 """
 
-from amaranth.hdl import C, Cat, Module, Mux, Value
+from amaranth.hdl import C, Cat, Module, Mux
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,14 +30,19 @@ OPERAND_OFFSET = 17
 LARGEST_FP16 = 0x7BFF
 
 
-def normalised(half: Value) -> Values:
-    """Sign, exponent and significand of an :obj:`Operand`, from the 16 bits of a finite FP16."""
-    fraction, field, sign = half[:10], half[10:15], half[15]
-    normal = field.any()
-    zeros = leading_zeros(Cat(fraction, normal))
+def counted(v: Values) -> Values:
+    """The parts of a finite FP16, ``i``, and the zeros above its leading one: a step of its own, so that they are built once."""
+    fraction, field, sign = v["i"][:10], v["i"][10:15], v["i"][15]
+    significand = Cat(fraction, field.any())
+    return {"sign": sign, "field": field, "significand": significand, "zeros": leading_zeros(significand)}
+
+
+def normalised(v: Values) -> Values:
+    """Sign, exponent and significand of an :obj:`Operand`."""
     # As subnormals are shifted by the zeros above the fraction, exponents run on below 1: 18 - zeros for the field 0.
-    exponent = Mux(normal, field + OPERAND_OFFSET, OPERAND_OFFSET + 1 - zeros)
-    return {"significand": shifted_left(Cat(fraction, normal), zeros), "exponent": exponent[:6], "sign": sign}
+    normal = v["significand"][-1]
+    exponent = Mux(normal, v["field"] + OPERAND_OFFSET, OPERAND_OFFSET + 1 - v["zeros"])
+    return {"significand": shifted_left(v["significand"], v["zeros"]), "exponent": exponent[:6], "sign": v["sign"]}
 
 
 class Fp16Normalise(wiring.Component):
@@ -54,7 +59,7 @@ class Fp16Normalise(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        stages: list[list[Step]] = [[lambda v: normalised(v["i"])]]
+        stages: list[list[Step]] = [[counted, normalised]]
         check_latency(self, len(stages), self.latency)
         values = pipeline(m, {"i": self.i}, stages)
         m.d.comb += [self.o[name].eq(value) for name, value in values.items()]
@@ -107,11 +112,10 @@ class Fp16Product(wiring.Component):
 
 
 def widen(v: Values) -> Values:
-    """The operand's bits in FP32's places; its exponent is the field plus 17, of a bias that is 112 less."""
-    number = normalised(v["i"])
-    nonzero = number["significand"][-1]
-    field = (number["exponent"] + (112 - OPERAND_OFFSET))[:8] & nonzero.replicate(8)
-    return {"o": Cat(C(0, FRACTION - 10), number["significand"][:10], field, number["sign"])}
+    """A normalised operand's bits in FP32's places; its exponent is the field plus 17, of a bias that is 112 less."""
+    nonzero = v["significand"][-1]
+    field = (v["exponent"] + (112 - OPERAND_OFFSET))[:8] & nonzero.replicate(8)
+    return {"o": Cat(C(0, FRACTION - 10), v["significand"][:10], field, v["sign"])}
 
 
 class Fp16ToFp32(wiring.Component):
@@ -124,7 +128,7 @@ class Fp16ToFp32(wiring.Component):
     o: Out(32)
 
     latency = FP16_TO_FP32
-    stages: tuple[tuple[Step, ...], ...] = ((widen,),)
+    stages: tuple[tuple[Step, ...], ...] = ((counted, normalised, widen),)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -133,19 +137,24 @@ class Fp16ToFp32(wiring.Component):
         return m
 
 
-def narrow(v: Values) -> Values:
-    """The significand's upper 12 bits at the place that FP16 gives them, and whether a one was lost.
+def distant(v: Values) -> Values:
+    """Whether FP16 has no normal number of that exponent, and how far the significand moves then: a step of its own, see `counted`.
 
     The field of FP16 is 112 less, and 0 for what lies below its normal numbers: that moves right by 113 - field places, of which 12
     leave nothing that could round up. FP32's subnormals are among those.
     """
+    field = unpack(v["i"]).field
+    under = ~at_least(field, 113)
+    distance = (113 - field)[:8]
+    return {"i": v["i"], "under": under, "amount": Mux(under, Mux(at_least(distance, 15), 15, distance[:4]), 0)}
+
+
+def narrow(v: Values) -> Values:
+    """The significand's upper 12 bits at the place that FP16 gives them, and whether a one was lost."""
     number = unpack(v["i"])
-    under = ~at_least(number.field, 113)
-    distance = (113 - number.field)[:8]
-    amount = Mux(under, Mux(at_least(distance, 15), 15, distance[:4]), 0)
     # The number's own top bit, then ten of the fraction, then the first one below.
-    kept, lost = shifted_right(number.significand[12:], amount)
-    field = Mux(under, 0, number.field - 112)[:8]
+    kept, lost = shifted_right(number.significand[12:], v["amount"])
+    field = Mux(v["under"], 0, number.field - 112)[:8]
     return {"sign": number.sign, "field": field, "kept": kept[:11], "lost": lost | number.significand[:12].any()}
 
 
@@ -168,7 +177,7 @@ class Fp32ToFp16(wiring.Component):
     saturated: Out(1)
 
     latency = FP32_TO_FP16
-    stages: tuple[tuple[Step, ...], ...] = (narrow,), (round_half,)
+    stages: tuple[tuple[Step, ...], ...] = (distant, narrow), (round_half,)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

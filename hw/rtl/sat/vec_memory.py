@@ -137,9 +137,13 @@ class VecMemory(wiring.Component):
         if number in (VALUES_BANK, POSITIONS_BANK):
             pruned = self.prune_write
             words.append((self._fits(pruned), pruned.addr, pruned.values if number == VALUES_BANK else pruned.positions))
-        en, addr = Cat(used for used, _, _ in words).any(), _joined([(used, place) for used, place, _ in words])
-        word = Signal(WORD_BITS, name=f"word_{number}")
-        m.d.comb += word.eq(_joined([(used, value) for used, _, value in words]))
+        en, addr = Signal(name=f"write_en_{number}"), Signal(ADDR_BITS, name=f"write_addr_{number}")
+        word = Signal(WORD_BITS, name=f"write_word_{number}")
+        m.d.comb += [
+            en.eq(Cat(used for used, _, _ in words).any()),
+            addr.eq(_joined([(used, place) for used, place, _ in words])),
+            word.eq(_joined([(used, value) for used, _, value in words])),
+        ]
         column = self.gemm_write.en & (self.gemm_write.bank == number) & ~self._column_missed()
         unit = Const(1, 1) if units == 1 else (1 << addr[:places])[:units]
         parts, column_parts, column_addr = self._column(len(target.en))
