@@ -42,7 +42,7 @@ class SparseConfig:
     steps: int = 400
     core_steps: int = 10
     batch: int = 16
-    learning_rate: float = 0.1
+    learning_rate: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 5e-4
     width: int = 16
