@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hw.sim.build import SimulationBuild
     from sw.data.digits import Digits
 
-ARCH = SatArch(rows=8, columns=8)
+ARCH = SatArch(rows=8, columns=8, feed=2)
 PATTERN = (2, 8)
 LINKS = ("graph_machine", "machine_rtl", "memory", "timing")
 
