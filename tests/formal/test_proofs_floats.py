@@ -32,10 +32,10 @@ NARROW_FAULTS = (
     Fault(name="sign lost", module=float_half, old='magnitude[:15]), v["sign"])', new="magnitude[:15]), C(0, 1))", fails="sign"),
 )  # fmt: skip
 NORMALISE_FAULTS = (
-    Fault(name="subnormal exponent off by one", module=float_half, old="OPERAND_OFFSET + 1 - zeros", new="OPERAND_OFFSET - zeros",
-          fails="value"),
-    Fault(name="not shifted", module=float_half, old='shifted_left(Cat(fraction, normal), zeros), "exp',
-          new='Cat(fraction, normal), "exp', fails="form"),
+    Fault(name="subnormal exponent off by one", module=float_half, old='OPERAND_OFFSET + 1 - v["zeros"]',
+          new='OPERAND_OFFSET - v["zeros"]', fails="value"),
+    Fault(name="not shifted", module=float_half, old='shifted_left(v["significand"], v["zeros"]), "exp',
+          new='v["significand"], "exp', fails="form"),
 )  # fmt: skip
 PRODUCT_FAULTS = (
     Fault(name="zero by one operand", module=float_half, old='v["a_significand"][-1] & v["b_significand"][-1]',

@@ -163,14 +163,17 @@ def test_a_batch_too_large_for_memory_is_refused() -> None:
 
 
 def test_what_the_core_lacks_is_listed_at_once() -> None:
-    graph = residual_network()
-    first, *rest = graph.nodes
-    assert isinstance(first, ConvNode) and isinstance(rest[2], ConvNode)
-    odd = (replace(first, forward_pattern=(1, 4)), *rest[:2], replace(rest[2], backward_pattern=(3, 5)), *rest[3:])
+    graph = residual_network(width=24)
+    nodes = list(graph.nodes)
+    for place, changes in ((3, {"forward_pattern": (3, 6)}), (5, {"backward_pattern": (4, 12)})):
+        node = nodes[place]
+        assert isinstance(node, ConvNode)
+        nodes[place] = replace(node, **changes)
     with pytest.raises(CompileError) as caught:
-        compile_training(replace(graph, nodes=odd), SatArch())
+        compile_training(replace(graph, nodes=tuple(nodes)), SatArch(regions=4, region_manager=(0,) * 4))
     text = str(caught.value)
-    assert "stem: forward pattern 1:4 does not divide 1 channels" in text and "c1: backward pattern 3:5" in text
+    assert "c1: forward pattern 3:6 is not one of the core" in text and "c2: backward pattern 4:12" in text
+    assert "architecture: a program needs 8 memory regions, it has 4" in text
     with pytest.raises(CompileError, match="one output row needs more than"):
         compile_training(residual_network(width=64), replace(SMALL, act_words=64))
     with pytest.raises(CompileError, match="raise chn_words"):
