@@ -11,6 +11,7 @@ from boards import synth
 from boards.fit import brams, check_fits, needs
 from boards.synth import PARTS, SynthesisError, count_resources, find_part, synthesise
 from hw.spec.deform import DeformArch
+from hw.spec.sat import SatArch
 from sw.flow.files import load_arch
 
 ULTRA96 = Path(__file__).parents[2] / "boards" / "ultra96v2" / "arch.toml"
@@ -117,6 +118,17 @@ def test_what_does_not_fit_is_refused_with_every_number():
     assert "BRAM36: " in message and "feature" in message and "216 there" in message
     assert "DSP48E2: 592 needed (512 array + 32 requantise + 48 depthwise), 360 there" in message
     check_fits(DeformArch(rows=16, columns=64, feature_words=1 << 16), PARTS["xcvu9p-fsgd2104-2L-e"])
+
+
+def test_the_training_core_needs_its_copies_and_a_multiplier_per_element():
+    small, wide = needs(SatArch(rows=4, columns=4)), needs(SatArch(rows=32, columns=32, feed=2))
+    operands = {"activation": 15, "table": 2, "weight": 7.5, "position": 2, "accumulator": 7.5}
+    assert small.memories == operands | {"vector": 22.5, "channel": 4}
+    assert wide.memories["activation"] == 8 * 15 and wide.memories["table"] == 8 * 2
+    assert wide.memories["accumulator"] == 57 and small.multipliers == {"array": 16}
+    check_fits(SatArch(), PARTS["xcvu9p-fsgd2104-2L-e"])
+    with pytest.raises(ValueError, match=r"DSP48E2: 1024 needed \(1024 array\), 360 there"):
+        check_fits(SatArch(rows=32, columns=32), ZU3EG)
 
 
 @pytest.mark.slow
