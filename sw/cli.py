@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sw.flow.terminal import console, progress_bars, reported, tell, warn
 
 app = typer.Typer(
     name="bitloom",
@@ -28,10 +25,6 @@ app.add_typer(demo, name="demo")
 report = typer.Typer(help="Tables of what cores reach, worked out anew.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(report, name="report")
 
-console = Console(emoji=False)  # a place such as FILE.py:NAME: is no name of a picture
-errors = Console(stderr=True, emoji=False)
-
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.", metavar="FILE")]
 ArchOption = Annotated[str, typer.Option("--arch", help="Architecture: a .json or .toml file, or 'default'.")]
 InputsOption = Annotated[Path, typer.Option("--inputs", help="Integer codes (N, C, H, W): .npy, or .npz by input name.")]
 DesignRecordOption = Annotated[Path | None, typer.Option(help="The design record of the core that is on the board.")]
@@ -41,75 +34,6 @@ WithoutProofOption = Annotated[
 ]
 
 Result = dict[str, Any]
-
-
-def reported(function: Callable[..., Result]) -> Callable[..., None]:
-    """A command: writes what the function returns to ``--json``; exit code 1 where it is not ok or an error was raised."""
-
-    @functools.wraps(function)
-    def command(*args: Any, json_file: Path | None = None, **kwargs: Any) -> None:
-        from sw.flow.files import save_json
-
-        try:
-            result = function(*args, **kwargs)
-        except Exception as error:
-            if not _expected(error):
-                raise
-            words = _words(error)
-            errors.print(f"bitloom: {escape(words)}", highlight=False, soft_wrap=True)
-            result = {"ok": False, "error": words}
-        if json_file is not None:
-            save_json(json_file, result)
-        if not result["ok"]:
-            raise typer.Exit(1)
-
-    command.__annotations__ = {**function.__annotations__, "json_file": Json, "return": None}
-    signature = _with_json(function)
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    return command
-
-
-def _with_json(function: Callable[..., Result]) -> Any:
-    import inspect
-
-    signature = inspect.signature(function, eval_str=True)
-    option = inspect.Parameter("json_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Json)
-    return signature.replace(parameters=[*signature.parameters.values(), option], return_annotation=None)
-
-
-def _expected(error: Exception) -> bool:
-    """Errors that tell users what to do: refusals of ours, missing files and missing extras."""
-    ours = type(error).__module__.split(".")[0] in ("boards", "hw", "sw")
-    return ours or isinstance(error, (ValueError, OSError, ImportError))
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
-
-
-def _tell(words: str) -> None:
-    errors.print(escape(words), highlight=False)
-
-
-def _warn(words: str) -> None:
-    errors.print(f"[bold red]{escape(words)}[/]", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[..., None]]:
-    """A bar per step, on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors) as progress:
-        tasks: dict[str, Any] = {}
-
-        def advance(step: str, done: int, total: int, note: str = "") -> None:
-            if step not in tasks:
-                tasks[step] = progress.add_task(step, total=total)
-            progress.update(tasks[step], completed=done, total=total, description=f"{step}{note}")
-
-        yield advance
 
 
 @app.command()
@@ -161,7 +85,7 @@ def train(
     text, name = ("", RECIPE) if recipe is None else (recipe.read_text(encoding="utf-8"), str(recipe))
     chosen = load_config(config, given)
     sources = Sources(model=model, data=data, recipe=text, recipe_name=name, config=chosen, loss=loss, metric=metric)
-    with _progress() as advance:
+    with progress_bars() as advance:
         result = train_run(
             sources, out, lambda p: advance(f"training, {p.phase}", p.epoch, p.epochs, f", held-out {_score(p.accuracy, metric)}")
         )
@@ -240,7 +164,7 @@ def verify(
 
     if record is not None and interpreter_only:
         raise ValueError("a program record says that the Verilog computes the same: leave out --interpreter-only or --record")
-    with _progress() as progress:
+    with progress_bars() as progress:
         if record is not None:
             report = verify_and_record(graph, program, inputs, record, rtl=rtl, images=images, progress=progress)
         else:
@@ -265,9 +189,9 @@ def prove(
     from sw.flow.gate import prove_file
     from sw.flow.show import show_proof
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = prove_file(
-            load_arch(arch), output, rtl=rtl, seeds=range(1, seeds + 1), programs=programs, progress=progress, tell=_tell
+            load_arch(arch), output, rtl=rtl, seeds=range(1, seeds + 1), programs=programs, progress=progress, tell=tell
         )
     show_proof(console, result)
     return result
@@ -290,9 +214,9 @@ def run(
     from sw.flow.commands import run_file
     from sw.flow.gate import board_options
 
-    options = board_options(device, program, design_record, program_record, without_proof=without_proof, warn=_warn)
+    options = board_options(device, program, design_record, program_record, without_proof=without_proof, warn=warn)
     options |= _line_options(device, port, baud)
-    result = run_file(program, device, inputs, output, _tell, options)
+    result = run_file(program, device, inputs, output, tell, options)
     for name, shape in result["outputs"].items():
         console.print(f"{escape(name)}: codes of shape {tuple(shape)}", highlight=False)
     for name, value in result["counters"].items():
@@ -330,7 +254,7 @@ def emit(
     from sw.flow.commands import emit_file
     from sw.flow.files import load_arch
 
-    result = emit_file(load_arch(arch), output, _tell)
+    result = emit_file(load_arch(arch), output, tell)
     console.print(f"{escape(str(output))}: module {result['top']}, sha256 {result['sha256']}", highlight=False, soft_wrap=True)
     return result
 
@@ -347,7 +271,7 @@ def resources(
     from sw.flow.files import load_arch
     from sw.flow.resources import core_resources, show_resources
 
-    result = core_resources(load_arch(arch), family, part, tell=_tell)
+    result = core_resources(load_arch(arch), family, part, tell=tell)
     show_resources(console, result, paths)
     return result.to_dict()
 
@@ -366,9 +290,9 @@ def build(
     from sw.flow.files import load_inference_arch
 
     chosen = None if arch is None else load_inference_arch(arch)
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = build_board(
-            board, out, arch=chosen, record=record, without_proof=without_proof, progress=progress, tell=_tell, warn=_warn
+            board, out, arch=chosen, record=record, without_proof=without_proof, progress=progress, tell=tell, warn=warn
         )
     console.print(
         f"{escape(result['bitstream_path'])}: {result['bitstream']['bytes']:,} bytes, routed at {result['routed_mhz']:.1f} MHz for "
@@ -389,13 +313,13 @@ def digits(
     from sw.flow.demo_digits import Tell, demo_digits, show_records
     from sw.flow.show import show_report
 
-    with _progress() as images_done:
-        tell = Tell(
-            say=_tell,
+    with progress_bars() as images_done:
+        told = Tell(
+            say=tell,
             epoch=lambda p: images_done(f"training, {p.phase}", p.epoch, p.epochs, f", held-out accuracy {p.accuracy:.1%}"),
             images=images_done,
         )
-        result = demo_digits(out, images=images, tell=tell)
+        result = demo_digits(out, images=images, tell=told)
     show_report(console, result.report)
     show_records(console, out, result)
     data = result.to_dict()
@@ -419,9 +343,9 @@ def sparse(
     from sw.flow.demo_sparse import SparseConfig, Tell, demo_sparse
     from sw.flow.show import show_links
 
-    with _progress() as advance:
-        tell = Tell(say=_tell, steps=lambda what, done, total: advance(f"training, {what}", done, total))
-        result = demo_sparse(out, config=SparseConfig(steps=steps, core_steps=core_steps), tell=tell)
+    with progress_bars() as advance:
+        told = Tell(say=tell, steps=lambda what, done, total: advance(f"training, {what}", done, total))
+        result = demo_sparse(out, config=SparseConfig(steps=steps, core_steps=core_steps), tell=told)
     show_links(console, f"2:8, {core_steps} training steps", result.report.links.values(), result.report.first)
     show_links(console, "dense, 1 training step", result.dense.links.values(), result.dense.first)
     data = result.to_dict()
@@ -446,7 +370,7 @@ def sat(
     from sw.flow.report_sat import report_sat, to_dict
     from sw.flow.report_sat_page import show_rows, write_page
 
-    with _progress() as advance:
+    with progress_bars() as advance:
         rows = report_sat(network or (), batch=batch, progress=advance)
     show_rows(console, rows)
     if out is not None:
