@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hw.spec.sat.timing import MemoryTiming
 
 from hw.spec.sat import SatArch
+from hw.spec.sat.timing import MemoryTiming
 from hw.spec.training import Geometry, PoolWindow
 from hw.spec.training_program import TrainingProgram
 from sw.compiler.training import compile_training

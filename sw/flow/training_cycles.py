@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hw.spec.sat.timing import MemoryTiming, instruction_cycles
-from hw.spec.sat.timing.program import fetch_cycles
-
 from hw.spec.arch import WORD_BYTES
 from hw.spec.isa import Instruction
 from hw.spec.sat import SatArch
+from hw.spec.sat.timing import MemoryTiming, instruction_cycles
+from hw.spec.sat.timing.program import fetch_cycles
 from hw.spec.training_program import TrainingProgram
 from sw.runtime.records import InstructionTime
 

@@ -48,8 +48,7 @@ class WeightGradient:
         interleave = self._interleave()
         columns = interleave.b * self.arch.columns
         demand = Demand(
-            height=self.source.height, width=self.source.width, words=self.source.words, out_words=0, weight_words=interleave.b,
-            beyond=-self.source.words % (interleave.a * self.arch.rows // LANES),
+            height=self.source.height, width=self.source.width, words=self.source.words, out_words=0, weight_words=interleave.b
         )  # fmt: skip
         images, rows = largest_stripe(self.emitter.layer, self.windows, self.source.batch, demand, self.arch, LANES)
         parts = list(stripes(self.windows, self.source.batch, images, rows))
@@ -61,13 +60,13 @@ class WeightGradient:
                     self._store(unit, column, interleave)
 
     def _interleave(self) -> Interleave:
-        """As wide as the tensors are; a row of output channels must be whole words."""
+        """As wide as the tensors are: rows divide the input channels, columns the output channels, both in whole words."""
         inner, outer = self.place.padded[2], self.place.padded[3]
         b = max(1, LANES // self.arch.columns)
-        while 2 * b * self.arch.columns <= outer and 4 * b <= SLOTS:
+        while outer % (2 * b * self.arch.columns) == 0 and 4 * b <= SLOTS:
             b *= 2
-        a = 1
-        while a < 4 and a * b < SLOTS and (a * self.arch.rows < inner or a * b < self.arch.latency or a * self.arch.rows < LANES):
+        a = max(1, LANES // self.arch.rows)
+        while inner % (2 * a * self.arch.rows) == 0 and 2 * a <= 4 and 2 * a * b <= SLOTS:
             a *= 2
         return Interleave(a_log2=a.bit_length() - 1, b_log2=b.bit_length() - 1)
 
@@ -99,13 +98,12 @@ class WeightGradient:
             )  # fmt: skip
 
     def _load_gradient(self, stripe: Stripe, column: int, interleave: Interleave) -> None:
-        """The stripe's gradients, pixel by pixel, ``b`` column words each; columns beyond the tensor hold anything."""
+        """The stripe's gradients, pixel by pixel, ``b`` column words each."""
         dy, words = self.gradient, interleave.b * self.arch.columns // LANES
         first = column // LANES
-        count = min(words, dy.words - first)
         axes = [
             Axis(count=stripe.pixels(self.windows), memory=dy.words, chip=words),
-            Axis(count=count, memory=1, chip=1),
+            Axis(count=words, memory=1, chip=1),
         ]
         self.emitter.load("wgt", dy.region, dy.at(stripe.image, stripe.start, 0, first), 0, axes)
 
@@ -114,8 +112,8 @@ class WeightGradient:
         row, words = outer // FP32_LANES, interleave.b * self.arch.columns // FP32_LANES
         first = column // FP32_LANES
         axes = [
-            Axis(count=min(interleave.a * self.arch.rows, inner - unit.channel), memory=row, chip=words),
-            Axis(count=min(words, row - first), memory=1, chip=1),
+            Axis(count=interleave.a * self.arch.rows, memory=row, chip=words),
+            Axis(count=words, memory=1, chip=1),
         ]
         at = self.place.offset + ((unit.row * kernel_w + unit.col) * inner + unit.channel) * row + first
         self.emitter.store("acc", GRADIENTS, at, unit.acc_addr * self.arch.columns // FP32_LANES, axes)

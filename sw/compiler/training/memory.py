@@ -73,7 +73,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         patterns = [p for n in self.graph.nodes if isinstance(n, ConvNode) for p in (n.forward_pattern, n.backward_pattern)]
-        self.unit = max(LANES, self.arch.columns, *(chunk_of(p) for p in patterns))
+        # Rows and columns of the array never reach beyond a tensor's channels, where anything may stand.
+        self.unit = max(LANES, self.arch.rows, self.arch.columns, *(chunk_of(p) for p in patterns))
         self.shapes = self.graph.shapes()
 
     def padded(self, channels: int) -> int:

@@ -63,9 +63,6 @@ class Demand:
     weight_words: int = 0
     """Weight memory words per output pixel: of a weight gradient, whose second operand are the pixels' gradients."""
 
-    beyond: int = 0
-    """Activation words behind the last pixel that the array's rows read where there are more of them than channels."""
-
 
 def largest_stripe(name: str, w: Windows, batch: int, demand: Demand, arch: SatArch, round_to: int) -> tuple[int, int]:
     """(images, rows) of the largest stripes that fit; CompileError where not even one row of one image does."""
@@ -90,7 +87,7 @@ def _fits(s: Stripe, w: Windows, demand: Demand, arch: SatArch, round_to: int) -
     first, last = w.input_rows(s.start, s.stop, demand.height)
     pixels = -(-s.pixels(w) // round_to) * round_to
     return (
-        s.images * (last - first) * demand.width * demand.words + demand.beyond <= arch.act_words
+        s.images * (last - first) * demand.width * demand.words <= arch.act_words
         and pixels <= arch.table_entries
         and pixels * demand.out_words <= arch.vec_words
         and pixels * demand.weight_words <= arch.wgt_words
