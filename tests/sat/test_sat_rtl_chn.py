@@ -158,6 +158,7 @@ def test_reset_at_any_time(bench):
     for cycles in (*range(1, 20), *range(20, 400, 23)):
         bench.cut("CHN", cycles, program=NUMBER["NORM_FORWARD"], channels=2, const_addr=CONST, count=9)
         bench.check("CHN", program=cycles % len(CHANNEL_PROGRAMS), channels=1, chn_addr=40, const_addr=CONST, count=77)
+    assert bench.strays() == 0
 
 
 def test_cycles_are_those_of_the_steps(bench):

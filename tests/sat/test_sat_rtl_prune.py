@@ -81,7 +81,7 @@ def test_ties_zeros_and_the_ends_of_the_formats(bench):
     assert bench.machine.saturated
 
 
-def test_the_flag_tells_of_survivors_only(bench):
+def test_the_flag_tells_of_what_was_read(bench):
     bench.resume_from_bench()
     values = np.ones((BANK, 4), np.float32)
     values[4, 1] = -1e6
@@ -130,6 +130,7 @@ def test_reset_at_any_time(bench):
     for cycles in range(1, 110, 7):
         bench.cut("PRUNE", cycles, **fields)
         bench.check("PRUNE", **shaped(0, 2, 2, 1, chunks=1, words=1), in_addr=64, out_addr=100)
+    assert bench.strays() == 0
 
 
 def test_cycles_of_common_settings(bench):

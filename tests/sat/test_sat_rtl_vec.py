@@ -228,6 +228,7 @@ def test_reset_at_any_time(bench, op):
     for cycles in range(1, 70, 5):
         bench.cut("VEC", cycles, **dense(2, 13, op=op, chn_pitch=8))
         bench.check("VEC", **dense(1, 3, op=(VEC_SUMS, VEC_AFFINE, VEC_EQUAL)[cycles % 3], chn_pitch=8, fp32=0))
+    assert bench.strays() == 0
 
 
 def test_cycles_of_common_settings(bench):

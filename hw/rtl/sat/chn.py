@@ -44,9 +44,10 @@ class State(enum.Enum, shape=3):
 
 
 class Scalar(wiring.Component):
-    """The shared units. Operands hold still from ``start`` on; the result is there ``hw.spec.sat.timing.chn.RUN`` cycles later.
+    """The shared units. Operands hold still from ``start`` on; the result comes ``hw.spec.sat.timing.chn.RUN`` cycles later.
 
-    Members: ``start``; ``op``; ``a``, ``b``: FP32; ``count``, ``first``, ``second``, ``kept``: of the channel; ``o``, ``saturated``.
+    Members: ``start``; ``op``; ``a``, ``b``: FP32, for SUB ``b`` with the other sign; ``count``; ``first``, ``second``, ``kept``: the
+    channel's sums; ``o``, ``saturated``.
     """
 
     start: In(1)
@@ -84,7 +85,6 @@ class Scalar(wiring.Component):
         for unit in (add, multiply, divide):
             m.d.comb += [unit.a.eq(self.a), unit.b.eq(self.b)]
         m.d.comb += [
-            add.b.eq(self.b ^ Cat(C(0, 31), op == Op.SUB)),
             sqrt.a.eq(self.a),
             divide.start.eq(self.start & (op == Op.DIV)),
             sqrt.start.eq(self.start & (op == Op.SQRT)),
@@ -235,11 +235,12 @@ class ChnEngine(wiring.Component):
         ending = (state == State.RUN) & (self._number == 0)
         chosen = Mux(state == State.FETCH_B, step.b, step.a)
         operand = registers.data.word_select(chosen[:2], 32)
+        negated = Cat(operand[:31], operand[31] ^ (step.op == Op.SUB))
         m.d.comb += registers.row.eq(Mux(state == State.STORE, timing.WRITTEN_WORDS - 1 - self._number, chosen[2:]))
-        for target, port in ((State.FETCH_A, scalar.a), (State.FETCH_B, scalar.b)):
+        for target, port, value in ((State.FETCH_A, scalar.a, operand), (State.FETCH_B, scalar.b, negated)):
             register = data_register(m, port)
             with m.If(state == target):
-                m.d.sync += register.eq(operand)
+                m.d.sync += register.eq(value)
         m.d.sync += scalar.start.eq(state == State.FETCH_B)
         with m.If(ending & (step.op != Op.KEEP)):
             m.d.comb += [
@@ -247,7 +248,7 @@ class ChnEngine(wiring.Component):
                 registers.write_row.eq(step.target[2:]),
                 registers.write_data.eq(scalar.o.replicate(FP32_LANES)),
             ]
-        m.d.sync += data_register(m, self.saturated).eq(ending & scalar.saturated)
+        m.d.sync += self.saturated.eq(ending & scalar.saturated)
 
     def _store(self, m: Module) -> None:
         """The values and the kept sum back to the record, through the write port's registers."""

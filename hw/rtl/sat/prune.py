@@ -96,7 +96,7 @@ class PruneEngine(wiring.Component):
                 lane.step.eq(rounds.emission.step),
                 lane.step_slot.eq(rounds.emission.slot),
             ]
-        m.d.sync += data_register(m, self.saturated).eq(Cat(lane.saturated for lane in lanes).any())
+        m.d.sync += self.saturated.eq(Cat(lane.saturated for lane in lanes).any())
         return lanes
 
     def _fill(self, m: Module, i: data.View, beat: data.View, number: int, lane: PruneLane) -> None:

@@ -108,8 +108,6 @@ class Rounds(wiring.Component):
         self._selecting = between.valid
         with m.If(self.start):
             m.d.sync += [active.eq(1), between.eq(0), written.eq(0)]
-        with m.Elif(self.emission.last & written.final):
-            m.d.sync += written.eq(0)
         with m.Elif(end):
             m.d.sync += [active.eq(active & ~self.read_item.final), between.eq(self.read_item), written.eq(between)]
 

@@ -156,7 +156,7 @@ class VecEngine(wiring.Component):
             if cycle == AffineLane.half_cycle:
                 counts &= ~i.fp32
             found.append(counts & Cat(event[number] for event in events).any())
-        m.d.sync += data_register(m, self.saturated).eq(Cat(found).any())
+        m.d.sync += self.saturated.eq(Cat(found).any())
 
     def _choose(self, m: Module, words: list[Signal]) -> Signal:
         """The word of MAX, EQUAL and UNEQUAL."""

@@ -18,8 +18,8 @@ FETCH = 2
 
 COUNT_BITS = next(field.width for field in CHN.fields if field.name == "count")
 
-CROSS = 1 + FIRST_BITS + COUNT_BITS
-"""``start`` to the difference of products: an addition for each bit of SUM_1 and of the count."""
+CROSS = 2 + FIRST_BITS + COUNT_BITS
+"""``start`` to the difference of products: an addition for each bit of SUM_1 and of the count, each after its bit was picked."""
 
 KEEP = 0
 
