@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARCH = SatArch(
-    rows=32, columns=32, latency=5, feed=2, burst_beats=64, outstanding=8, act_words=1 << 16, wgt_words=1 << 14, acc_words=1 << 15,
+    rows=32, columns=32, latency=4, feed=2, burst_beats=64, outstanding=8, act_words=1 << 16, wgt_words=1 << 14, acc_words=1 << 15,
     vec_words=1 << 14, chn_words=1 << 13, tbl_words=1 << 12,
 )  # fmt: skip
 """1,024 processing elements with memories that the XCVU9P's UltraRAM holds; one 128-bit memory port."""
