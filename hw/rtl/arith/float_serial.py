@@ -9,6 +9,7 @@ from hw.rtl.arith.float_parts import (
     FRACTION,
     SIGNIFICAND,
     Values,
+    check_latency,
     combined,
     denormalised,
     leading_zeros,
@@ -76,6 +77,7 @@ class Fp32Divide(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        check_latency(self, LAST_BIT + 3, self.latency)
         count = counted(m, self.start, self.done, self.latency)
         unpacked = register(m, combined(m, {"a": self.a, "b": self.b}, [self._unpack]), 1)
         first = combined(m, unpacked, [self._first])
@@ -157,6 +159,7 @@ class Fp32Sqrt(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        check_latency(self, LAST_BIT + 2, self.latency)
         count = counted(m, self.start, self.done, self.latency)
         unpacked = register(m, combined(m, {"a": self.a}, [self._unpack]), 1)
         first = combined(m, unpacked, [self._first])
@@ -239,6 +242,7 @@ class IntToFp32(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        check_latency(self, self.STEPS + 5, self.latency)
         count = counted(m, self.start, self.done, self.latency)
         work = Signal(128, name="work_value", reset_less=True)
         exponent = Signal(signed(11), name="work_exponent", reset_less=True)
