@@ -11,12 +11,13 @@ cycle  what there is
 ====== ==================================================================================================================
 0      addresses on the operand port
 2      memory words
-3      finite numbers in registers; S and T are read
-4      FP32 operands, S, T | larger or chosen operand | significands for the sums
-10     products
-16     their sum, U
-22     affine result; with ``fp32`` it goes to the write port
-24     the same in FP16
+3      finite numbers in registers
+4      operands that count | larger or chosen operand | significands for the sums
+5      FP32 operands, S, T
+11     products
+17     their sum, U
+24     affine result, with relu; with ``fp32`` it goes to the write port
+26     the same in FP16
 8      sums (:class:`hw.rtl.sat.vec_sums.SumLane`); after a channel word's last pixel they are captured, and written one by one
 ====== ==================================================================================================================
 """
@@ -29,7 +30,7 @@ from hw.rtl.arith.delay import data_register, delayed, later
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import EngineCommand
 from hw.rtl.sat.vec_constants import Constants
-from hw.rtl.sat.vec_control import Issuer, RecordWalker, WordWalker
+from hw.rtl.sat.vec_control import SLOTS, Issuer, RecordWalker, WordWalker
 from hw.rtl.sat.vec_lane import AffineLane, chosen
 from hw.rtl.sat.vec_ports import FlagPort, OperandPort, ReadPort, ResultPort, WritePort
 from hw.rtl.sat.vec_sums import SumDrain, SumLane
@@ -257,9 +258,13 @@ def _check_latencies() -> None:
     for name, cycles in structure.items():
         if cycles != getattr(timing, name):
             raise ValueError(f"hw.spec.sat.timing.vec.{name} must be the engine's {cycles}, not {getattr(timing, name)}")
-    arithmetic = timing.FP16_TO_FP32 + timing.FP32_MULTIPLY + 2 * timing.FP32_ADD
-    if AffineLane.full_cycle != arithmetic or AffineLane.half_cycle != arithmetic + timing.FP32_TO_FP16:
-        raise ValueError(f"the affine lane must take {arithmetic} cycles to FP32, not {AffineLane.full_cycle}")
+    if AffineLane.full_cycle != timing.AFFINE or AffineLane.half_cycle != timing.AFFINE + timing.FP32_TO_FP16:
+        raise ValueError(f"the affine lane must take {timing.AFFINE} cycles to FP32, not {AffineLane.full_cycle}")
     # A pixel may be issued in the cycle in which its last constant is asked for, which is in its memory VECTOR_READ + 1 later.
     if TAKEN + AffineLane.convert_cycle - Constants.delay < VECTOR_READ + 1:
         raise ValueError("the first pixel's constants are read before they are there")
+    # A word's slot is written again from the begin of the word SLOTS - 1 later on; words of fewer pixels than lanes take as long.
+    written = (SLOTS - 1) * FP32_LANES + 1 + VECTOR_READ
+    read = FP32_LANES - 1 + TAKEN + AffineLane.sum_cycle - Constants.delay
+    if written <= read:
+        raise ValueError(f"constants are replaced in cycle {written}, before the word's last pixel reads them in {read}")

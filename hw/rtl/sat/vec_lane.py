@@ -4,11 +4,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.rtl.arith.delay import later
+from hw.rtl.arith.delay import data_register, later
 from hw.rtl.arith.float_add import Fp32Add
 from hw.rtl.arith.float_half import Fp16ToFp32, Fp32ToFp16
 from hw.rtl.arith.float_multiply import Fp32Multiply
 from hw.spec.sat.instructions import VEC_EQUAL, VEC_MAX
+from hw.spec.sat.timing.vec import MASK, RELU
 
 MINUS_ZERO = 1 << 31
 """The number that an addition does not notice: x + -0 is x, also for both zeros."""
@@ -26,18 +27,19 @@ class AffineLane(wiring.Component):
     -------
     modes : see :obj:`Modes`
     a, b, c : finite FP16 or FP32 (the lower half, or all of the bits)
-    s, t : constants, CONVERT cycles later
-    u : constant, with ``sum_cycle``
+    s, t : constants, ``convert_cycle`` cycles later
+    u : constant, ``sum_cycle`` cycles later
     o_half, o_full : results, ``half_cycle`` and ``full_cycle`` cycles after a, b, c
     saturated : after the product, the first and second sum, and the rounding to FP16; each at its own cycle (``event_cycles``)
     """
 
-    convert_cycle = Fp16ToFp32.latency
+    convert_cycle = MASK + Fp16ToFp32.latency
     product_cycle = convert_cycle + Fp32Multiply.latency
     sum_cycle = product_cycle + Fp32Add.latency
-    full_cycle = sum_cycle + Fp32Add.latency
+    total_cycle = sum_cycle + Fp32Add.latency
+    full_cycle = total_cycle + RELU
     half_cycle = full_cycle + Fp32ToFp16.latency
-    event_cycles = (product_cycle, sum_cycle, full_cycle, half_cycle)
+    event_cycles = (product_cycle, sum_cycle, total_cycle, half_cycle)
 
     def __init__(self, *, wide: bool) -> None:
         self._wide = wide
@@ -54,12 +56,13 @@ class AffineLane(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         modes = self.modes
-        positive = self._positive(m)
-        a = self._operand(m, "a", self.a & (positive | ~modes.masked).replicate(len(self.a)))
-        b = self._operand(m, "b", self.b & modes.use_b.replicate(len(self.b)))
+        a = self._operand(m, "a", self.a, self._positive(m) | ~modes.masked)
+        b = self._operand(m, "b", self.b, modes.use_b)
         m.submodules.product_a, m.submodules.product_b = products = Fp32Multiply(), Fp32Multiply()
         m.submodules.sum, m.submodules.total = added, total = Fp32Add(), Fp32Add()
         m.submodules.round = rounding = Fp32ToFp16()
+        full = data_register(m, self.o_full)
+        m.d.sync += full.eq(Mux(modes.relu & total.o[31], 0, total.o))
         for unit, operand, constant in zip(products, (a, b), (self.s, self.t), strict=True):
             m.d.comb += [unit.a.eq(operand), unit.b.eq(constant)]
         m.d.comb += [
@@ -67,7 +70,6 @@ class AffineLane(wiring.Component):
             added.b.eq(products[1].o),
             total.a.eq(added.o),
             total.b.eq(self.u),
-            self.o_full.eq(Mux(modes.relu & total.o[31], 0, total.o)),
             rounding.i.eq(self.o_full),
             self.o_half.eq(rounding.o),
             self.saturated.eq(
@@ -84,15 +86,15 @@ class AffineLane(wiring.Component):
         m.d.comb += positive.eq(Mux(self.modes.fp32, full, half))
         return positive
 
-    def _operand(self, m: Module, name: str, bits: Value) -> Value:
-        """The operand as FP32, a cycle later."""
+    def _operand(self, m: Module, name: str, bits: Value, counts: Value) -> Value:
+        """The operand as FP32, ``convert_cycle`` cycles later; +0 where it does not count."""
         m.submodules[f"convert_{name}"] = convert = Fp16ToFp32()
-        m.d.comb += convert.i.eq(bits[:16])
+        kept = Signal(len(bits), name=f"kept_{name}", reset_less=True)
+        m.d.sync += kept.eq(bits & counts.replicate(len(bits)))
+        m.d.comb += convert.i.eq(kept[:16])
         if not self._wide:
             return convert.o
-        full = Signal(32, name=f"full_{name}")
-        m.d.comb += full.eq(bits)
-        return Mux(self.modes.fp32, later(m, full, convert.latency, reset_less=True), convert.o)
+        return Mux(self.modes.fp32, later(m, kept, convert.latency, reset_less=True), convert.o)
 
 
 def chosen(op: Value, a: Value, b: Value, c: Value) -> Value:

@@ -20,6 +20,12 @@ RECORD_VISITS = 2 * LANES
 TAKE = 1
 """Operand words to finite numbers in registers."""
 
+MASK = 1
+"""Affine: operands to those that count."""
+
+RELU = 1
+"""Affine: the last sum to the result in FP32."""
+
 CHOOSE = 1
 """Operands to the larger one, or the one that is let through."""
 
@@ -36,6 +42,10 @@ WRITE = 1
 """Result to write port: its register. Sums leave from a register of their own, counted in DRAIN."""
 
 
+AFFINE = MASK + FP16_TO_FP32 + FP32_MULTIPLY + 2 * FP32_ADD + RELU
+"""Operands to result in FP32."""
+
+
 def pipeline_cycles(instruction: Instruction) -> int:
     """Last pixel issued to the instruction's last word on the write port."""
     taken = VECTOR_READ + TAKE
@@ -43,8 +53,7 @@ def pipeline_cycles(instruction: Instruction) -> int:
         return taken + SUM + CAPTURE + (RECORD_VISITS - 1) + DRAIN
     if instruction["op"] != VEC_AFFINE:
         return taken + CHOOSE + WRITE
-    arithmetic = FP16_TO_FP32 + FP32_MULTIPLY + 2 * FP32_ADD
-    return taken + arithmetic + (0 if instruction["fp32"] else FP32_TO_FP16) + WRITE
+    return taken + AFFINE + (0 if instruction["fp32"] else FP32_TO_FP16) + WRITE
 
 
 def record_cycles(instruction: Instruction) -> int:
