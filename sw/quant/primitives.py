@@ -50,7 +50,7 @@ def pick(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     n, c, h, w = x.shape
     inside = (rows >= 0) & (rows < h) & (cols >= 0) & (cols < w)
     # One more value, zero, stands behind each image for all positions outside.
-    index = torch.where(inside, rows * w + cols, torch.full_like(rows, h * w)).to(torch.int64).view(n, 1, -1)
+    index = torch.where(inside, rows * w + cols, torch.full_like(rows, h * w)).to(torch.int64).reshape(n, 1, -1)
     flat = F.pad(x.flatten(2), (0, 1))
     return flat.gather(2, index.expand(n, c, index.shape[2])).view(n, c, *rows.shape[1:])
 

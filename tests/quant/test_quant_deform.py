@@ -103,6 +103,18 @@ def test_general_operator_contains_the_square_one() -> None:
     assert torch.allclose(general, square_deform(x, s, weight, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (3, 0, 1, 2), (2, 3, 0, 1)])
+def test_the_layout_in_memory_does_not_matter(order: tuple[int, ...]) -> None:
+    """Results of some of torch's operators have their axes in another order in memory."""
+    torch.manual_seed(4)
+    back = tuple(int(a) for a in np.argsort(order))
+    x, offset, weight = torch.randn(2, 3, 6, 5), 2 * torch.randn(2, 12, 5, 3), torch.randn(4, 3, 2, 3)
+    expected = deform_conv2d(x, offset, weight)
+    moved = [t.permute(order).contiguous().permute(back) for t in (x, offset)]
+    assert not any(t.is_contiguous() for t in moved)
+    assert torch.equal(deform_conv2d(*moved, weight), expected) and expected.numel() == 120
+
+
 def test_general_operator_refuses_shapes() -> None:
     x, w = torch.ones(1, 4, 5, 5), torch.ones(2, 4, 3, 3)
     with pytest.raises(ValueError, match="2 x 9 channels"):
