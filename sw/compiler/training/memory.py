@@ -116,10 +116,10 @@ class Layout:
     def copy(self, node: ConvNode, *, transposed: bool) -> Copy:
         """Room for the FP16 weights of a direction."""
         pattern = node.backward_pattern if transposed else node.forward_pattern
-        inner, outer = (self.padded(c) for c in (node.in_channels, node.out_channels))
-        reduced, lanes = (outer, inner) if transposed else (inner, outer)
-        rows = node.shape[0] * node.shape[1] * reduced // chunk_of(pattern) * steps_of(pattern)
-        words = lanes // LANES
+        reduced, lanes = (node.in_channels, node.out_channels)[:: -1 if transposed else 1]
+        # Chunks of pads alone are left out.
+        rows = node.shape[0] * node.shape[1] * -(-reduced // chunk_of(pattern)) * steps_of(pattern)
+        words = self.padded(lanes) // LANES
         offset, positions = self.reserve(WEIGHTS, rows * words), self.reserve(WEIGHTS, rows * words if pattern else 0)
         return Copy(
             offset=offset, positions=positions, rows=rows, words=words, steps=steps_of(pattern), chunk=chunk_of(pattern),

@@ -60,14 +60,14 @@ class Product:
         return self.emitter.arch
 
     @property
-    def chunks(self) -> int:
-        """Chunks of a tap."""
-        return self.source.words * LANES // self.weights.chunk
-
-    @property
     def tap_rows(self) -> int:
         """Weight rows of a tap."""
-        return self.chunks * self.weights.steps
+        return self.weights.rows // (self.kernel[0] * self.kernel[1])
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a tap."""
+        return self.tap_rows // self.weights.steps
 
     @property
     def k_rows(self) -> int:

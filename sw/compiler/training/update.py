@@ -61,10 +61,12 @@ def prune(emitter: Emitter, master: Place, copy: Copy, pattern: tuple[int, int] 
     """FP16 weights of a direction from the masters; transposed ones tap by tap in flipped order."""
     kernel_h, kernel_w, inner, outer = master.padded
     taps, lanes = kernel_h * kernel_w, (inner if transposed else outer)
-    reduced = (outer if transposed else inner) * (1 if transposed else taps)
-    row_words = outer // FP32_LANES
-    for tap in range(taps if transposed else 1):
-        stored = (taps - 1 - tap) * copy.rows // taps if transposed else 0
+    per_tap = copy.rows // taps // copy.steps * copy.chunk
+    # Taps whose input channels are all taken lie behind each other.
+    together = taps if not transposed and per_tap == inner else 1
+    reduced, row_words = per_tap * together, outer // FP32_LANES
+    for tap in range(0, taps, together):
+        stored = (taps - 1 - tap if transposed else tap) * copy.rows // taps
         first = master.offset + tap * inner * row_words
         for k0, k_count, word0, words in _blocks(emitter, copy, reduced, lanes // LANES):
             _load_masters(emitter, first, row_words, (k0, k_count), (word0, words), transposed=transposed)
