@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from sw.quant import codes_of, export, quantize_model
 from tests.e2e.random_networks import Drawn, networks
 
 ARCH = DeformArch(rows=4, columns=32)
+ROOMY = replace(ARCH, feature_words=1 << 14, row_words=1 << 11, weight_words=1 << 14, parameter_words=1 << 12)
+"""For whatever is drawn; such memories are no burden to the interpreter."""
+
 LINKS = ("torch_graph", "graph_ops", "ops_machine")
 
 RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -29,7 +33,7 @@ def check(drawn: Drawn, *, rtl: bool) -> Report:
     graph = export(model, images)
     trace = {name: codes.numpy() for name, codes in model.trace(images).items()}
     inputs = {graph.inputs[0]: codes_of(model, images)}
-    report = verify(graph, compile_graph(graph, ARCH), inputs, torch_trace=trace, interpreter_only=not rtl)
+    report = verify(graph, compile_graph(graph, ARCH if rtl else ROOMY), inputs, torch_trace=trace, interpreter_only=not rtl)
     assert report.first == [] and report.ok
     assert all(report.links[name].compared > 0 for name in LINKS)
     return report
