@@ -69,12 +69,14 @@ def test_every_setting(bench, transpose):
 
 
 def test_ties_zeros_and_the_ends_of_the_formats(bench):
-    """Equal magnitudes of both signs, -0 beside +0, halves between FP16 numbers, subnormals of both formats, saturation."""
+    """Equal magnitudes of both signs, -0 beside +0, halves between FP16 numbers, subnormals of both formats, saturation; and patterns of
+    Inf and NaN, which are all as large as the largest number."""
     special = np.array([0.0, -0.0, 1.0, -1.0, 65504, 65519.99, 65520, -65520, 3e38, 2**-24, 2**-25, 3 * 2**-25, -(2**-26), 1e-45,
-                        1 + 2**-11, 1 + 3 * 2**-11], np.float32)  # fmt: skip
+                        1 + 2**-11, 1 + 3 * 2**-11], np.float32).view(np.uint32)  # fmt: skip
+    endless = np.array([0x7F7FFFFF, 0x7F800000, 0x7F800001, 0xFFFFFFFF, 0xFF800000], np.uint32)
     rng = np.random.default_rng(3)
     for count in range(30):
-        few = rng.choice(special, 1 + count % len(special))
+        few = endless if count % 5 == 0 else rng.choice(special, 1 + count % len(special))
         bench.load(vec=rng.choice(few, (BANK, 4)))
         chunk, group, keep = SETTINGS[int(rng.integers(len(SETTINGS)))]
         bench.check("PRUNE", **shaped(chunk, group, keep, count % 2, chunks=1, words=2))
