@@ -75,6 +75,17 @@ def test_cycles_and_states_at_power_up(sat_build: SimulationBuild) -> None:
     assert power_up_states(bed)["instructions"] > 120
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["4x4", "4x8", "8x8"])
+def test_cycles_of_many_random_programs(name: str) -> None:
+    """Seven programs on each of three memories per seed, whole programs and each of their instructions: no cycle of difference."""
+    build = build_core(ARCHES[name])
+    total: Counter[str] = Counter()
+    for seed in range(10):
+        total.update(timing(TestBed(build=build, arch=ARCHES[name], seeds=(100 + seed,))))
+    assert total["programs"] == 210 and total["instructions"] > 900
+
+
 def test_halves_of_a_word_in_any_order(sat_build: SimulationBuild) -> None:
     """Rows that go down write the upper half of a word before the lower one, which the machine tells in the order of halves."""
     down = {"out_pitch": (1 << 20) - 1, "out_rows": 4, "out_words": 1}
