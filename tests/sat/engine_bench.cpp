@@ -126,7 +126,7 @@ uint32_t bench_run(void* handle, uint32_t engines, const uint8_t* instruction, u
 }
 
 // Starts an instruction and resets everything but the memories `cycles` later; what goes on all the same is a stray.
-void bench_cut(void* handle, uint32_t engines, const uint8_t* instruction, uint32_t cycles) {
+void bench_cut(void* handle, uint32_t engines, const uint8_t* instruction, uint32_t cycles, uint32_t idle) {
     Bench& bench = *static_cast<Bench*>(handle);
     Vdut& top = bench.top;
     std::memcpy(&top.instruction[0], instruction, 64);
@@ -135,7 +135,7 @@ void bench_cut(void* handle, uint32_t engines, const uint8_t* instruction, uint3
     top.start = 0;
     for (; cycles; --cycles) bench.tick();
     bench.reset(1);
-    for (int idle = 0; idle < 40; ++idle) bench.idle();
+    for (; idle; --idle) bench.idle();
 }
 
 // What GEMM's drain does to the flag.

@@ -133,11 +133,12 @@ def run_random(bench: EngineBench, seed: int, jobs: int) -> None:
         program = int(rng.integers(len(CHANNEL_PROGRAMS)))
         bench.check("CHN", program=program, channels=channels, chn_addr=at, const_addr=CONST, count=int(rng.integers(1 << 23)),
                     idle=int(rng.integers(3)))  # fmt: skip
+        bench.check("CHN", program=5 - program, channels=1, chn_addr=at, const_addr=CONST, count=job, compare=job % 3 != 0)
     assert bench.strays() == 0
 
 
 def test_random_instructions(bench):
-    run_random(bench, seed=3, jobs=160)
+    run_random(bench, seed=3, jobs=120)
 
 
 @pytest.mark.slow
@@ -159,6 +160,13 @@ def test_reset_at_any_time(bench):
         bench.cut("CHN", cycles, program=NUMBER["NORM_FORWARD"], channels=2, const_addr=CONST, count=9)
         bench.check("CHN", program=cycles % len(CHANNEL_PROGRAMS), channels=1, chn_addr=40, const_addr=CONST, count=77)
     assert bench.strays() == 0
+
+
+def test_what_a_reset_cuts_off_disturbs_nothing(bench):
+    """The next instruction's conversion at every distance from a cross sum that was cut off, which would end with one of its own."""
+    for cycles in range(40, 140):
+        bench.cut("CHN", cycles, written=False, program=NUMBER["NORM_FORWARD"], channels=1, const_addr=CONST, count=9)
+        bench.check("CHN", program=NUMBER["BIAS_BACKWARD"], channels=2, chn_addr=8, const_addr=CONST, count=77)
 
 
 def test_cycles_are_those_of_the_steps(bench):

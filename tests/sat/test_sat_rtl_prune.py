@@ -69,8 +69,8 @@ def test_every_setting(bench, transpose):
 
 
 def test_ties_zeros_and_the_ends_of_the_formats(bench):
-    """Equal magnitudes of both signs, -0 beside +0, halves between FP16 numbers, subnormals of both formats, saturation; and patterns of
-    Inf and NaN, which are all as large as the largest number."""
+    """Equal magnitudes of both signs, -0 beside +0, halves between FP16 numbers, subnormals of both formats, saturation; patterns of
+    Inf and NaN, all of which are as large as the largest number."""
     special = np.array([0.0, -0.0, 1.0, -1.0, 65504, 65519.99, 65520, -65520, 3e38, 2**-24, 2**-25, 3 * 2**-25, -(2**-26), 1e-45,
                         1 + 2**-11, 1 + 3 * 2**-11], np.float32).view(np.uint32)  # fmt: skip
     endless = np.array([0x7F7FFFFF, 0x7F800000, 0x7F800001, 0xFFFFFFFF, 0xFF800000], np.uint32)
@@ -103,8 +103,9 @@ def run_random(bench: EngineBench, seed: int, jobs: int) -> None:
         addresses = places(rng, fields)
         if addresses is None:
             continue
-        bench.load(vec=masters(rng))
-        bench.check("PRUNE", **fields, **addresses, idle=int(rng.integers(3)))
+        if bench.jobs % 2 == 0:
+            bench.load(vec=masters(rng))
+        bench.check("PRUNE", **fields, **addresses, idle=int(rng.integers(3)), compare=bench.jobs % 2 == 1)
     assert bench.strays() == 0
 
 
