@@ -6,12 +6,12 @@ from sw.quant.export import codes_of, export
 from sw.quant.fake import fake_quantize
 from sw.quant.finite import NonFiniteError
 from sw.quant.guard import InexactBackendError
-from sw.quant.lower import Problem
 from sw.quant.model import QuantModel
 from sw.quant.points import Mode
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 from sw.quant.ptq import post_training
 from sw.quant.recipe import LayerRecipe, Recipe, RecipeError
+from sw.tracing.problems import Problem
 
 __all__ = [
     "ChannelSplit",

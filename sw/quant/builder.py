@@ -1,4 +1,4 @@
-"""The steps of a model while it is lowered: drafts by name, problems by place, and what may be fused into what."""
+"""The steps of a model while it is lowered: drafts by name, and what may be fused into what."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import nn
 
 from sw.quant.base import UNBOUNDED, Bounds
 from sw.quant.spans import Chunk, Slice
+from sw.tracing.problems import Problem
 
-__all__ = ["FOLDING", "INPUT", "SHARING", "WEIGHTED", "Builder", "Draft", "Lowered", "Problem"]
+__all__ = ["FOLDING", "INPUT", "SHARING", "WEIGHTED", "Builder", "Draft", "Lowered"]
 
 INPUT = "input"
 FOLDING = ("conv", "depthwise", "deform", "deform_conv", "linear")
@@ -22,19 +23,6 @@ SHARING = ("max_pool", "slice", "concat", "shuffle", "join", "upsample", "add", 
 
 _ORDER_KEEPING = ("max_pool", "slice", "shuffle", "upsample")
 """Kinds of step that an activation may be moved through, to the layer before: they only choose and order values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One layer that cannot be quantised: its dotted place in the model, what it is, why, and what to do."""
-
-    place: str
-    kind: str
-    reason: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.place or '(model)'}: {self.kind} {self.reason}; {self.advice}"
 
 
 @dataclass(kw_only=True)
@@ -63,16 +51,12 @@ class Lowered:
 
 
 class Builder:
-    """Collects drafts and problems. ``sole`` says of a tensor whether nothing but one chain of layers reads it."""
+    """Collects drafts. ``sole`` says of a tensor whether nothing but one chain of layers reads it."""
 
     def __init__(self, sole: Callable[[str], bool]) -> None:
         self.sole = sole
         self.result = Lowered()
         self.by_name: dict[str, Draft] = {}
-
-    def problem(self, place: str, kind: str, reason: str, advice: str) -> None:
-        """Note a layer that cannot be quantised."""
-        self.result.problems.append(Problem(place=place, kind=kind, reason=reason, advice=advice))
 
     def add(
         self, place: str, kind: str, inputs: tuple[str, ...], source: nn.Module | None = None, *,

@@ -21,7 +21,7 @@ from sw.quant.layers import (
     QuantLinear,
     QuantScale,
 )
-from sw.quant.lower import FOLDING, INPUT, WEIGHTED, Draft, Lowered, Problem, lower
+from sw.quant.lower import FOLDING, INPUT, WEIGHTED, Draft, Lowered, lower
 from sw.quant.model import QuantModel, Step
 from sw.quant.points import weight_point
 from sw.quant.recipe import LayerRecipe, Recipe
@@ -36,6 +36,7 @@ from sw.quant.shapes import (
     QuantUpsample2x,
 )
 from sw.quant.tables import QuantClip, QuantTable
+from sw.tracing.problems import Problem
 
 __all__ = ["OFFSET_FORMAT", "UnsupportedModelError", "quantize_model", "unsupported"]
 

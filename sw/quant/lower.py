@@ -14,17 +14,18 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from sw.quant.builder import FOLDING, INPUT, WEIGHTED, Draft, Lowered, Problem
+from sw.quant.builder import FOLDING, INPUT, WEIGHTED, Draft, Lowered
 from sw.quant.deform import DeformConv2d, deform_conv2d
-from sw.quant.forms import module_form
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 from sw.quant.recipe import Recipe
 from sw.quant.spans import Size
 from sw.quant.supported import check_module, is_deform_conv
 from sw.quant.views import Grouped, Pieces, Sizes, pieces, reshape, slice_of, transpose
-from sw.quant.walk import BROKEN, CHANGES, Walk, works_in_place
+from sw.quant.walk import QuantWalk
+from sw.tracing.problems import Problem
+from sw.tracing.walk import CHANGES, leaves, trace, works_in_place
 
-__all__ = ["FOLDING", "INPUT", "WEIGHTED", "Draft", "Lowered", "Problem", "lower"]
+__all__ = ["FOLDING", "INPUT", "WEIGHTED", "Draft", "Lowered", "lower"]
 
 
 class _Tracer(fx.Tracer):
@@ -38,52 +39,41 @@ class _Tracer(fx.Tracer):
 
 def lower(model: nn.Module, recipe: Recipe) -> Lowered:
     """Trace a model and draft its steps; problems are in the result, never raised."""
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # whatever the model's own forward method raises under tracing
-        problem = Problem(place="", kind=type(model).__name__, reason=f"cannot be traced ({error})",
-                          advice="write a forward method without control flow that depends on values or shapes")
-        return Lowered(problems=[*_by_type(model, recipe), problem])
-    return _Lowering(model, graph, recipe).run()
+    graph = trace(_Tracer(), model)
+    return Lowered(problems=[*_by_type(model, recipe), graph]) if isinstance(graph, Problem) else _Lowering(model, graph, recipe).run()
 
 
 def _by_type(model: nn.Module, recipe: Recipe) -> list[Problem]:
     """The unsupported layers that types alone show, for a model that cannot be traced."""
-    leaves = [(name, m) for name, m in model.named_modules() if name and not list(m.children())]
-    return [problem for name, m in leaves if not recipe.excludes(name) for problem in check_module(name, m)]
+    return [problem for name, m in leaves(model) if not recipe.excludes(name) for problem in check_module(name, m)]
 
 
-class _Lowering(Walk):
-    """What functions and methods are: forms of layers, sizes and views, or joins of tensors."""
+_ADVICE = {
+    "mean": "take the mean over (2, 3), or use nn.AdaptiveAvgPool2d(1)",
+    "view": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
+    "reshape": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
+    "getitem": "slice channels as x[:, a:b] only",
+    "add": "add two tensors of one shape; a constant belongs into a bias",
+    "mul": "products of tensors or with constants have no operation: put a constant into weights",
+    "softmax": "exclude it in the recipe: the largest logit does not change",
+    "log_softmax": "exclude it in the recipe: the largest logit does not change",
+    "deform_conv2d": f"use the layer {DeformConv2d.__module__}.{DeformConv2d.__name__}",
+    "conv2d": "use nn.Conv2d", "linear": "use nn.Linear", "batch_norm": "use nn.BatchNorm2d",
+}
 
-    def _function(self, node: fx.Node) -> Any:
-        place, target = self._place(node), node.target
-        if self.recipe.excludes(place):
-            return self._alias(node)
-        if any(self.values[n] is BROKEN for n in node.all_input_nodes):
-            return BROKEN
-        arguments = fx.node.map_arg(node.args, self.values.__getitem__)
-        options = fx.node.map_arg(node.kwargs, self.values.__getitem__)
-        try:
-            made = self._structure(node, place, target, arguments, options)
-            if made is not None:
-                return made
-            module = module_form(target, arguments[1:], options) if isinstance(arguments[0], (str, Grouped)) else None
-        except (TypeError, ValueError, AssertionError, IndexError):  # arguments that the function does not have
-            module = None
-        if module is not None:
-            return self._layer(node, place, module)
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        return self._refuse(place, str(name), "has no integer operation", _ADVICE.get(str(name), _GENERAL_ADVICE))
+
+class _Lowering(QuantWalk):
+    """What functions and methods are beside layers: sizes and views, and joins of tensors."""
+
+    advice = _ADVICE
 
     def _structure(self, node: fx.Node, place: str, target: Any, arguments: Any, options: Any) -> Any:
-        """What a function is that only asks for sizes, orders channels or joins tensors; None if it is none of these."""
         handler = _STRUCTURE.get(target)
         return None if handler is None else handler(self, node, place, *arguments, **options)
 
     def _add_tensors(self, node: fx.Node, place: str, a: Any, b: Any) -> Any:
         if works_in_place(node) and self._read_later(node):
-            return self._refuse(place, "add", *CHANGES)
+            return self.refuse(place, "add", *CHANGES)
         return self._add(node, place, "add") if isinstance(a, str) and isinstance(b, str) else None
 
     def _concat(self, node: fx.Node, place: str, tensors: Any, dim: int = 0) -> Any:
@@ -105,7 +95,7 @@ class _Lowering(Walk):
         if isinstance(value, (tuple, list)) and isinstance(index, int):
             return value[index]
         if isinstance(value, Pieces) and isinstance(index, int):
-            return self._cut(f"{self._place(node.all_input_nodes[0])}.{index}", value, index)
+            return self._cut(f"{self.place(node.all_input_nodes[0])}.{index}", value, index)
         if isinstance(value, str) and (span := slice_of(index)) is not None:
             return self._add(node, place, "slice", span=span)
         return None
@@ -161,16 +151,3 @@ _STRUCTURE = _table(
     (_Lowering._same, ("contiguous", "clone", "detach", F.dropout, F.dropout2d, F.alpha_dropout, torch.dropout)),
     (_Lowering._arithmetic, (operator.floordiv, operator.mul)),
 )
-_GENERAL_ADVICE = "use a layer of torch.nn that is supported"
-_ADVICE = {
-    "mean": "take the mean over (2, 3), or use nn.AdaptiveAvgPool2d(1)",
-    "view": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
-    "reshape": "use torch.flatten(x, 1), or group channels and exchange axes 1 and 2 for a shuffle",
-    "getitem": "slice channels as x[:, a:b] only",
-    "add": "add two tensors of one shape; a constant belongs into a bias",
-    "mul": "products of tensors or with constants have no operation: put a constant into weights",
-    "softmax": "exclude it in the recipe: the largest logit does not change",
-    "log_softmax": "exclude it in the recipe: the largest logit does not change",
-    "deform_conv2d": f"use the layer {DeformConv2d.__module__}.{DeformConv2d.__name__}",
-    "conv2d": "use nn.Conv2d", "linear": "use nn.Linear", "batch_norm": "use nn.BatchNorm2d",
-}

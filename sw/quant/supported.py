@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from sw.quant.builder import Problem
 from sw.quant.deform import DeformConv2d
 from sw.quant.forms import bounds_of
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 from sw.quant.tables import TABLE_FUNCTIONS
+from sw.tracing.problems import Problem
 
 __all__ = ["ALIASES", "check_module", "is_deform_conv"]
 

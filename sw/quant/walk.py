@@ -8,15 +8,17 @@ from typing import Any
 from torch import fx, nn
 
 from sw.quant.builder import INPUT, WEIGHTED, Builder, Lowered
-from sw.quant.forms import FlatMean, bounds_of
+from sw.quant.forms import FORMS, bounds_of
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 from sw.quant.recipe import Recipe
 from sw.quant.spans import Size
 from sw.quant.supported import ALIASES, check_module, is_deform_conv
 from sw.quant.tables import TABLE_FUNCTIONS
 from sw.quant.views import Grouped, Pieces, Sizes
+from sw.tracing.forms import FlatMean
+from sw.tracing.walk import BROKEN, CHANGES, Walk, asks_size, in_order, works_in_place
 
-__all__ = ["BROKEN", "CHANGES", "Walk", "draft_kind", "works_in_place"]
+__all__ = ["QuantWalk", "draft_kind"]
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -25,17 +27,6 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.AdaptiveAvgPool2d, "avg_pool"), (nn.Upsample, "upsample"), (ShuffleJoin, "join"), (SquareDeform, "deform"),
 )
 _ELEMENTWISE = ("scale", "table", "clip", "add", "concat", "slice")
-
-
-class _Broken:
-    """The value of a node behind a problem."""
-
-
-BROKEN = _Broken()
-
-
-CHANGES = ("changes its input in place, and other layers read that later", "do not work in place here")
-"""Reason and advice."""
 
 
 def draft_kind(module: nn.Module) -> str:
@@ -48,44 +39,39 @@ def draft_kind(module: nn.Module) -> str:
     return "deform_conv" if is_deform_conv(module) else next(kind for t, kind in _KINDS if isinstance(module, t))
 
 
-class Walk:
-    """Walks the nodes of a graph in order. ``values`` says what each node is: the name of a tensor, a tuple of names, a size
-    or a view (`sw.quant.views`), or BROKEN behind a problem. What functions and methods are is a subclass's to say.
+class QuantWalk(Walk):
+    """``values`` are names of tensors, tuples of names, sizes and views (`sw.quant.views`). What functions and methods are is a
+    subclass's to say.
     """
 
+    tensors = (str, Grouped)
+    forms = FORMS
+    missing = "has no integer operation"
+
     def __init__(self, model: nn.Module, graph: fx.Graph, recipe: Recipe) -> None:
-        self.modules = dict(model.named_modules())
-        self.graph, self.recipe = graph, recipe
-        self.values: dict[fx.Node, Any] = {}
+        super().__init__(model, graph)
+        self.recipe = recipe
         self.flat: set[fx.Node] = set()
-        self.used: set[str] = set()
         self.cut: dict[tuple[Pieces, int], str] = {}
-        self.order = {node: i for i, node in enumerate(graph.nodes)}
         self.build = Builder(self._sole)
 
     def run(self) -> Lowered:
-        handlers = {"placeholder": self._placeholder, "call_module": self._module, "call_function": self._function,
-                    "call_method": self._function, "output": self._output, "get_attr": self._attribute}
-        for node in self.graph.nodes:
-            self.values[node] = handlers[node.op](node)
+        self.visit()
+        self.build.result.problems = self.problems
         return self.build.result
 
     # -- helpers ------------------------------------------------------------------------------------------------
 
     def _sole(self, tensor: str) -> bool:
         """Whether nothing but one chain of layers reads a tensor, so that a following layer may be fused into it."""
-        return all(sum(not _asks_size(user) for user in n.users) == 1
+        return all(sum(not asks_size(user) for user in n.users) == 1
                    for n, value in self.values.items() if isinstance(value, str) and value == tensor)
 
     def _read_later(self, node: fx.Node) -> bool:
         """Whether what a node changes in place is read behind it, other than through the node."""
         tensor = self.values[node.all_input_nodes[0]]
         same = [n for n, value in self.values.items() if isinstance(value, str) and value == tensor]
-        return any(self.order[user] > self.order[node] and not _asks_size(user) for n in same for user in n.users)
-
-    def _place(self, node: fx.Node) -> str:
-        stack = list((node.meta.get("nn_module_stack") or {}).keys())
-        return f"{stack[-1]}.{node.name}" if stack and stack[-1] else node.name
+        return any(self.order[user] > self.order[node] and not asks_size(user) for n in same for user in n.users)
 
     def _alias(self, node: fx.Node) -> Any:
         source = node.all_input_nodes[0]
@@ -95,23 +81,19 @@ class Walk:
 
     def _add(self, node: fx.Node, place: str, kind: str, source: nn.Module | None = None, **fields: Any) -> Any:
         """Draft a step whose inputs are the node's tensors, in order."""
-        reads = [n for n in _in_order(node) if not _is_size(self.values[n])]
+        reads = [n for n in in_order(node) if not _is_size(self.values[n])]
         inputs = tuple(self.values[n] for n in reads)
         if not inputs or not all(isinstance(name, str) for name in inputs):
-            return self._refuse(place, kind, "does not read tensors alone", "give it tensors that layers return")
+            return self.refuse(place, kind, "does not read tensors alone", "give it tensors that layers return")
         if kind in _ELEMENTWISE and all(n in self.flat for n in reads):
             self.flat.add(node)
         return self.build.add(place, kind, inputs, source, **fields)
-
-    def _refuse(self, place: str, kind: str, reason: str, advice: str) -> _Broken:
-        self.build.problem(place, kind, reason, advice)
-        return BROKEN
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
     def _placeholder(self, node: fx.Node) -> Any:
         if INPUT in (v for v in self.values.values() if isinstance(v, str)):
-            return self._refuse(node.name, "input", "is a second input", "give the model one input tensor")
+            return self.refuse(node.name, "input", "is a second input", "give the model one input tensor")
         self.flat.add(node)  # may be (N, features); a convolution does not mind
         return INPUT
 
@@ -124,31 +106,27 @@ class Walk:
                 result.outputs.append(value)
                 result.flat.append(item in self.flat)
             elif value is not BROKEN:
-                self._refuse("", "output", f"is {type(item if value is None else value).__name__}",
-                             "return one tensor or a tuple of tensors")
+                self.refuse("", "output", f"is {type(item if value is None else value).__name__}",
+                            "return one tensor or a tuple of tensors")
         return None
 
-    def _attribute(self, node: fx.Node) -> Any:
-        return self._refuse(str(node.target), "parameter", "is used outside a layer", "move it into a supported layer")
-
     def _module(self, node: fx.Node) -> Any:
-        place = str(node.target)
-        if self.recipe.excludes(place):
-            return self._alias(node)
-        return self._layer(node, place, self.modules[place])
+        return self._alias(node) if self.recipe.excludes(str(node.target)) else super()._module(node)
+
+    def _function(self, node: fx.Node) -> Any:
+        return self._alias(node) if self.recipe.excludes(self.place(node)) else super()._function(node)
 
     def _layer(self, node: fx.Node, place: str, module: nn.Module) -> Any:
-        """A layer, of the model or as the form of a function."""
         if found := check_module(place, module):
-            self.build.result.problems.extend(found)
+            self.problems.extend(found)
             return BROKEN
         if any(self.values[n] is BROKEN for n in node.all_input_nodes):
             return BROKEN
         return self._sound_layer(node, place, module)
 
     def _sound_layer(self, node: fx.Node, place: str, module: nn.Module) -> Any:
-        if (getattr(module, "inplace", False) or works_in_place(node)) and self._read_later(node):
-            return self._refuse(place, type(module).__name__, *CHANGES)
+        if works_in_place(node, module) and self._read_later(node):
+            return self.refuse(place, type(module).__name__, *CHANGES)
         if isinstance(module, ALIASES):
             return self._flatten(node, place, module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) \
                 else self._alias(node)
@@ -166,18 +144,16 @@ class Walk:
     def _on_tensor(self, node: fx.Node, place: str, make: Callable[[str], Any]) -> Any:
         tensor = self._alias(node)
         return make(tensor) if isinstance(tensor, str) else \
-            self._refuse(place, type(tensor).__name__, "is not a tensor here", "give the layer one tensor")
+            self.refuse(place, type(tensor).__name__, "is not a tensor here", "give the layer one tensor")
 
     def _step(self, node: fx.Node, place: str, module: nn.Module, kind: str) -> Any:
-        if kind in WEIGHTED:
-            if place in self.used:
-                return self._refuse(place, type(module).__name__, "is called more than once", "make one layer per use")
-            self.used.add(place)
-        if kind == "deform_conv" and len(_in_order(node)) != 2:
-            return self._refuse(place, type(module).__name__, "multiplies its samples by a mask", "leave the mask out")
+        if kind in WEIGHTED and self.once(place, module):
+            return BROKEN
+        if kind == "deform_conv" and len(in_order(node)) != 2:
+            return self.refuse(place, type(module).__name__, "multiplies its samples by a mask", "leave the mask out")
         if kind == "linear":
             if node.all_input_nodes[0] not in self.flat:
-                return self._refuse(place, "Linear", "reads a map of pixels", "put nn.Flatten() in front of it")
+                return self.refuse(place, "Linear", "reads a map of pixels", "put nn.Flatten() in front of it")
             self.flat.add(node)
         if isinstance(module, FlatMean):
             self.flat.add(node)
@@ -188,7 +164,7 @@ class Walk:
         if isinstance(value, Grouped) and (start, end) == (1, 2):
             return self._shuffle(place, value)
         if (start, end) not in ((1, -1), (1, 3)) or not isinstance(value, str):
-            return self._refuse(place, "Flatten", f"flattens axes {start}..{end}", "flatten all axes but the batch: (1, -1)")
+            return self.refuse(place, "Flatten", f"flattens axes {start}..{end}", "flatten all axes but the batch: (1, -1)")
         self.flat.add(node)
         return value
 
@@ -204,11 +180,9 @@ class Walk:
     def _norm(self, node: fx.Node, place: str, norm: Norm) -> Any:
         fold = self.recipe.layer(place).batch_norm == "fold"
         if isinstance(norm, nn.BatchNorm1d) and not self._is_vector(self.values[node.all_input_nodes[0]]):
-            return self._refuse(place, "BatchNorm1d", "reads a map of pixels, flattened", "put BatchNorm2d before the flattening")
-        if place in self.used:
-            return self._refuse(place, type(norm).__name__, "is called more than once", "make one layer per use")
-        self.used.add(place)
-        return self._on_tensor(node, place, lambda tensor: self.build.normalise(place, tensor, norm, fold=fold))
+            return self.refuse(place, "BatchNorm1d", "reads a map of pixels, flattened", "put BatchNorm2d before the flattening")
+        return self.once(place, norm) or self._on_tensor(
+            node, place, lambda tensor: self.build.normalise(place, tensor, norm, fold=fold))
 
     def _is_vector(self, tensor: Any) -> bool:
         """Whether a tensor surely has one pixel."""
@@ -218,27 +192,6 @@ class Walk:
         pooled = isinstance(draft.source, nn.AdaptiveAvgPool2d) and draft.source.output_size in (1, (1, 1))
         return pooled or (draft.kind in _ELEMENTWISE and all(self._is_vector(t) for t in draft.inputs))
 
-    def _function(self, node: fx.Node) -> Any:
-        """What a function or a method returns."""
-        raise NotImplementedError
-
-
-def works_in_place(node: fx.Node) -> bool:
-    """Whether a function or method changes its first argument."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return node.op != "call_module" and (bool(node.kwargs.get("inplace")) or name == "iadd" or name.endswith("_"))
-
-
-def _asks_size(node: fx.Node) -> bool:
-    return node.target == "size" or (node.target is getattr and node.args[1] == "shape")
-
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, (Size, Sizes)) or (isinstance(value, list) and all(isinstance(v, Size) for v in value))
-
-
-def _in_order(node: fx.Node) -> list[fx.Node]:
-    """The nodes among the arguments, in order, with repetitions (``all_input_nodes`` has none)."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)  # type: ignore[func-returns-value]
-    return found

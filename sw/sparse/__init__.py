@@ -6,12 +6,13 @@ from sw.sparse.exact import CheckpointError, ExactTrainer, ordered_products
 from sw.sparse.export import export, load_into
 from sw.sparse.layers import SparseConv2d, SparseLinear, refresh
 from sw.sparse.macs import LayerMacs, Report, report
-from sw.sparse.problems import Problem, UnsupportedTrainingError
+from sw.sparse.problems import UnsupportedTrainingError
 from sw.sparse.rates import hyper_of
 from sw.sparse.rules import METHODS, Rule
 from sw.sparse.scaling import DivergedError, LossScaling
 from sw.sparse.select import NonFiniteError
 from sw.sparse.sgd import ExactSGD
+from sw.tracing.problems import Problem
 
 __all__ = [
     "METHODS",

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hw.spec.training import BiasState, NormState
-from sw.sparse.problems import Problem, UnsupportedTrainingError
+from sw.sparse.problems import UnsupportedTrainingError
 from sw.sparse.rates import check_optimizer, set_velocity, velocity_of
 from sw.sparse.supported import CONVOLUTIONS, LINEARS
-from sw.sparse.walk import Walk, walk
+from sw.sparse.walk import TrainingWalk, walk
+from sw.tracing.problems import Problem
 from sw.training_graph import ConvNode, TrainingGraph, TrainingState, WeightState
 
 __all__ = ["export", "load_into"]
@@ -103,7 +104,7 @@ def _channels(model: nn.Module) -> Iterator[Channel]:
             yield f"{name}.bias", module, {"bias": "bias"}
 
 
-def _state(model: nn.Module, optimizer: Optimizer, found: Walk) -> TrainingState:
+def _state(model: nn.Module, optimizer: Optimizer, found: TrainingWalk) -> TrainingState:
     layers, channels = dict(_layers(model)), {name: (owner, parts) for name, owner, parts in _channels(model)}
     weights, values = {}, {}
     for node in found.nodes:
@@ -150,7 +151,7 @@ def _channel_moves(channels: dict[str, tuple[Any, dict[str, str]]], state: Train
             yield f"{node}.{part}", getattr(owner, name), torch.from_numpy(values[part].copy()), velocity
 
 
-def _check_unused(model: nn.Module, found: Walk) -> list[Problem]:
+def _check_unused(model: nn.Module, found: TrainingWalk) -> list[Problem]:
     """Parameters that the traced forward pass does not use: the graph could not hold them."""
     used = {node.name for node in found.nodes}
     held = {id(layer.weight) for name, layer in _layers(model) if name in used}

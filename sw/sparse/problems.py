@@ -1,23 +1,10 @@
-"""What keeps a model from being trained by the core: every problem with its place and a way out, in one error."""
+"""What keeps a model from being trained by the core: every problem in one error."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sw.tracing.problems import Problem
 
-__all__ = ["Problem", "UnsupportedTrainingError"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One obstacle: its dotted place in the model, what it is, why, and what to do."""
-
-    place: str
-    kind: str
-    reason: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.place or '(model)'}: {self.kind} {self.reason}; {self.advice}"
+__all__ = ["UnsupportedTrainingError"]
 
 
 class UnsupportedTrainingError(ValueError):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from hw.spec.training import Hyper
-from sw.sparse.problems import Problem, UnsupportedTrainingError
+from sw.sparse.problems import UnsupportedTrainingError
 from sw.sparse.sgd import ExactSGD
 from sw.sparse.supported import CONVOLUTIONS, LINEARS
+from sw.tracing.problems import Problem
 
 __all__ = ["check_optimizer", "hyper_of", "set_velocity", "velocity_of"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sw.sparse.layers import SparseConv2d, SparseLayer, SparseLinear
-from sw.sparse.problems import Problem
+from sw.tracing.problems import Problem
 
 __all__ = ["ALIASES", "CONVOLUTIONS", "DROPOUTS", "LARGEST_KERNEL", "LINEARS", "check_module", "padding_of"]
 

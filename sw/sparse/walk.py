@@ -15,13 +15,15 @@ import torch
 from torch import fx, nn
 
 from hw.spec.training import Geometry, NormConstants, PoolWindow
-from sw.sparse.forms import FlatMean, module_form
+from sw.sparse.forms import FORMS
 from sw.sparse.layers import SparseLayer
-from sw.sparse.problems import Problem
 from sw.sparse.supported import ALIASES, CONVOLUTIONS, DROPOUTS, LARGEST_KERNEL, LINEARS, check_module, padding_of
+from sw.tracing.forms import FlatMean
+from sw.tracing.problems import Problem
+from sw.tracing.walk import BROKEN, CHANGES, Walk, asks_size, in_order, leaves, trace, works_in_place
 from sw.training_graph import INPUT, ChannelNode, ConvNode, Node, Pattern, PoolNode, SumNode
 
-__all__ = ["Walk", "walk"]
+__all__ = ["TrainingWalk", "walk"]
 
 
 @dataclass(frozen=True)
@@ -33,59 +35,52 @@ class Value:
     flat: bool = False
 
 
-class _Broken:
-    """The value of a node behind a problem."""
-
-
-BROKEN = _Broken()
-
-
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, SparseLayer) or super().is_leaf_module(m, module_qualified_name)
 
 
-def walk(model: nn.Module, batch: int, shape: tuple[int, int, int]) -> Walk:
+def walk(model: nn.Module, batch: int, shape: tuple[int, int, int]) -> TrainingWalk:
     """The walk of a model over images (H, W, C): nodes and problems, none raised."""
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # whatever the model's own forward method raises under tracing
-        found = Walk(model, fx.Graph(), batch, shape)
-        leaves = [(name, m) for name, m in model.named_modules() if name and not list(m.children())]
-        found.problems = [problem for name, m in leaves for problem in check_module(name, m)]
-        found.refuse("", type(model).__name__, f"cannot be traced ({error})",
-                     "write a forward method without control flow that depends on values or shapes")
+    graph = trace(_Tracer(), model)
+    if isinstance(graph, Problem):
+        found = TrainingWalk(model, fx.Graph(), batch, shape)
+        found.problems = [*(problem for name, m in leaves(model) for problem in check_module(name, m)), graph]
         return found
-    found = Walk(model, graph, batch, shape)
+    found = TrainingWalk(model, graph, batch, shape)
     found.run()
     return found
 
 
-class Walk:
+_SUMS: tuple[Callable[..., Any] | str, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADVICE = {
+    "mean": "take the mean over (2, 3), or use nn.AdaptiveAvgPool2d(1)",
+    "view": "use torch.flatten(x, 1)", "reshape": "use torch.flatten(x, 1)",
+    "cat": "the core's layers read one tensor: use a residual sum", "mul": "put a factor into weights",
+    "softmax": "return the logits: the loss contains the softmax", "log_softmax": "return the logits: the loss contains the softmax",
+    "conv2d": "use nn.Conv2d", "linear": "use nn.Linear", "batch_norm": "use nn.BatchNorm2d",
+}
+
+
+class TrainingWalk(Walk):
     """``nodes`` in forward order, ``output`` the tensor of logits; without meaning where there are ``problems``."""
 
+    tensors = (Value,)
+    forms = FORMS
+    missing = "has no operation in the training core"
+    advice = _ADVICE
+
     def __init__(self, model: nn.Module, graph: fx.Graph, batch: int, shape: tuple[int, int, int]) -> None:
-        self.modules, self.graph = dict(model.named_modules()), graph
+        super().__init__(model, graph)
         self.batch, self.shape = batch, shape
         self.nodes: list[Node] = []
-        self.problems: list[Problem] = []
         self.output = ""
-        self.values: dict[fx.Node, Any] = {}
-        self.used: set[str] = set()
-        self.order = {node: i for i, node in enumerate(graph.nodes)}
 
     def run(self) -> None:
-        handlers = {"placeholder": self._placeholder, "call_module": self._module, "call_function": self._function,
-                    "call_method": self._function, "output": self._output, "get_attr": self._attribute}
-        for node in self.graph.nodes:
-            self.values[node] = handlers[node.op](node)
+        self.visit()
         self._check_use()
 
     # -- helpers ------------------------------------------------------------------------------------------------
-
-    def refuse(self, place: str, kind: str, reason: str, advice: str) -> _Broken:
-        self.problems.append(Problem(place=place, kind=kind, reason=reason, advice=advice))
-        return BROKEN
 
     def _add(self, node: Node, shape: tuple[int, int, int], flat: bool = False) -> Value:
         self.nodes.append(node)
@@ -99,28 +94,21 @@ class Walk:
             name = f"{place}_{count}"
         return name
 
-    def _place(self, node: fx.Node) -> str:
-        stack = list((node.meta.get("nn_module_stack") or {}).keys())
-        return f"{stack[-1]}.{node.name}" if stack and stack[-1] else node.name
-
     def _readers(self, value: Value) -> list[fx.Node]:
         """Who reads a tensor's values (asking for sizes is no reading); aliases of it are no readers, their readers are."""
         same = {n for n, v in self.values.items() if isinstance(v, Value) and v.name == value.name}
-        return [user for n in same for user in n.users if user not in same and not _asks_size(user)]
+        return [user for n in same for user in n.users if user not in same and not asks_size(user)]
 
     def _host(self, node: fx.Node, value: Value) -> ChannelNode | SumNode | None:
         """The BatchNorm, bias or sum that wrote a tensor which ``node`` alone reads, once."""
         found = next((n for n in self.nodes if n.target == value.name), None)
-        once = [n for n in _in_order(node) if isinstance(self.values[n], Value) and self.values[n].name == value.name]
+        once = [n for n in in_order(node) if isinstance(self.values[n], Value) and self.values[n].name == value.name]
         alone = self._readers(value) == [node] and len(once) == 1
         return found if isinstance(found, (ChannelNode, SumNode)) and alone else None
 
     def _changes_what_is_read_later(self, node: fx.Node, module: nn.Module | None) -> bool:
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        in_place = getattr(module, "inplace", False) or (
-            node.op != "call_module" and (bool(node.kwargs.get("inplace")) or name == "iadd" or name.endswith("_")))
         value = self.values[node.all_input_nodes[0]]
-        return bool(in_place) and any(self.order[user] > self.order[node] for user in self._readers(value))
+        return works_in_place(node, module) and any(self.order[user] > self.order[node] for user in self._readers(value))
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
@@ -128,9 +116,6 @@ class Walk:
         if any(isinstance(v, Value) for v in self.values.values()):
             return self.refuse(node.name, "input", "is a second input", "give the model one input tensor")
         return Value(INPUT, self.shape)
-
-    def _attribute(self, node: fx.Node) -> Any:
-        return self.refuse(str(node.target), "parameter", "is used outside a layer", "move it into a supported layer")
 
     def _output(self, node: fx.Node) -> None:
         value = self.values.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
@@ -153,30 +138,7 @@ class Walk:
             if node.target not in read:
                 self.refuse(node.name, type(node).__name__, "computes what nothing reads", "remove the layer from forward")
 
-    def _module(self, node: fx.Node) -> Any:
-        place = str(node.target)
-        return self._layer(node, place, self.modules[place])
-
-    def _function(self, node: fx.Node) -> Any:
-        place, target = self._place(node), node.target
-        if any(self.values[n] is BROKEN for n in node.all_input_nodes):
-            return BROKEN
-        arguments = fx.node.map_arg(node.args, self.values.__getitem__)
-        options = fx.node.map_arg(node.kwargs, self.values.__getitem__)
-        try:
-            made = self._structure(node, place, target, arguments, options)
-            if made is not None:
-                return made
-            module = module_form(target, arguments[1:], options) if isinstance(arguments[0], Value) else None
-        except (TypeError, ValueError, IndexError):  # arguments that the function does not have
-            module = None
-        if module is not None:
-            return self._layer(node, place, module)
-        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        return self.refuse(place, str(name), "has no operation in the training core", _ADVICE.get(str(name), _GENERAL_ADVICE))
-
     def _structure(self, node: fx.Node, place: str, target: Any, arguments: Any, options: Any) -> Any:
-        """What a function is that asks for sizes, reshapes or adds; None if it is none of these."""
         first = arguments[0] if arguments else None
         if not isinstance(first, Value):
             if target in _SUMS and len(arguments) == 2 and isinstance(arguments[1], Value):
@@ -184,7 +146,7 @@ class Walk:
             return target(*arguments, **options) if getattr(target, "__module__", "") == "_operator" else None
         if target in _SUMS:
             return self._sum(node, place, *arguments, **options)
-        if _asks_size(node):
+        if asks_size(node):
             axis = None if target is getattr else options.get("dim", arguments[1] if len(arguments) > 1 else None)
             return self._seen(first) if axis is None else self._seen(first)[axis]
         if target in ("view", "reshape", torch.reshape):
@@ -206,19 +168,17 @@ class Walk:
     # -- layers -------------------------------------------------------------------------------------------------
 
     def _layer(self, node: fx.Node, place: str, module: nn.Module) -> Any:
-        """A layer, of the model or as the form of a function."""
         form = nn.AdaptiveAvgPool2d(1) if isinstance(module, FlatMean) else module
         if found := check_module(place, form):
             self.problems.extend(found)
             return BROKEN
-        operands = [self.values[n] for n in _in_order(node)]
+        operands = [self.values[n] for n in in_order(node)]
         if any(value is BROKEN for value in operands):
             return BROKEN
         if not operands or not isinstance(operands[0], Value):
             return self.refuse(place, type(module).__name__, "does not read a tensor", "give it what another layer returns")
         if self._changes_what_is_read_later(node, module):
-            return self.refuse(place, type(module).__name__, "changes its input in place, and other layers read that later",
-                               "do not work in place here")
+            return self.refuse(place, type(module).__name__, *CHANGES)
         if isinstance(module, ALIASES + DROPOUTS):
             return operands[0]
         if isinstance(module, nn.Flatten):
@@ -231,20 +191,14 @@ class Walk:
         """Layers that know rows and columns, or have parameters."""
         kind = type(module).__name__
         if isinstance(module, LINEARS):
-            return self._once(place, module) or self._linear(place, module, value)
+            return self.once(place, module) or self._linear(place, module, value)
         if value.flat:
             return self.refuse(place, kind, "reads a flattened map", "put it in front of the flattening")
         if isinstance(module, CONVOLUTIONS):
-            return self._once(place, module) or self._conv(place, module, value)
+            return self.once(place, module) or self._conv(place, module, value)
         if isinstance(module, nn.BatchNorm2d):
-            return self._once(place, module) or self._norm(place, module, value)
+            return self.once(place, module) or self._norm(place, module, value)
         return self._pool(place, module, value)
-
-    def _once(self, place: str, module: nn.Module) -> _Broken | None:
-        if place in self.used:
-            return self.refuse(place, type(module).__name__, "is called more than once", "make one layer per use")
-        self.used.add(place)
-        return None
 
     def _conv(self, place: str, conv: nn.Conv2d, value: Value) -> Any:
         height, width, channels = value.shape
@@ -334,8 +288,7 @@ class Walk:
         if (a.shape, a.flat) != (b.shape, b.flat):
             return self.refuse(place, "add", f"adds tensors of {self._seen(a)} and {self._seen(b)}", "add tensors of one shape")
         if self._changes_what_is_read_later(node, None):
-            return self.refuse(place, "add", "changes its first operand in place, and other layers read that later",
-                               "do not work in place here")
+            return self.refuse(place, "add", *CHANGES)
         for value, other in ((a, b), (b, a)):
             host = self._host(node, value)
             if isinstance(host, ChannelNode) and not host.relu and host.residual is None:
@@ -372,25 +325,3 @@ def _leaves_out(window: PoolWindow, height: int, width: int) -> bool:
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value[0], value[1]) if isinstance(value, (tuple, list)) else (value, value)
-
-
-def _asks_size(node: fx.Node) -> bool:
-    return node.target == "size" or (node.target is getattr and node.args[1] == "shape")
-
-
-def _in_order(node: fx.Node) -> list[fx.Node]:
-    """The nodes among the arguments, in order, with repetitions (``all_input_nodes`` has none)."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)  # type: ignore[func-returns-value]
-    return found
-
-
-_SUMS: tuple[Callable[..., Any] | str, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
-_GENERAL_ADVICE = "use a layer of torch.nn that is supported"
-_ADVICE = {
-    "mean": "take the mean over (2, 3), or use nn.AdaptiveAvgPool2d(1)",
-    "view": "use torch.flatten(x, 1)", "reshape": "use torch.flatten(x, 1)",
-    "cat": "the core's layers read one tensor: use a residual sum", "mul": "put a factor into weights",
-    "softmax": "return the logits: the loss contains the softmax", "log_softmax": "return the logits: the loss contains the softmax",
-    "conv2d": "use nn.Conv2d", "linear": "use nn.Linear", "batch_norm": "use nn.BatchNorm2d",
-}

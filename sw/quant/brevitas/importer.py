@@ -16,7 +16,8 @@ from sw.quant.brevitas.layers import add, check_alone, layer_value, relu
 from sw.quant.brevitas.report import BrevitasImport, ImportedScaleWarning, RefusedError, UnsupportedBrevitasError
 from sw.quant.brevitas.values import Codes, Raw, Shape, Value
 from sw.quant.brevitas.writer import GraphWriter
-from sw.quant.lower import Problem
+from sw.tracing.problems import Problem
+from sw.tracing.walk import trace
 
 __all__ = ["examine_brevitas", "import_brevitas"]
 
@@ -40,7 +41,9 @@ def examine_brevitas(model: nn.Module, example_input: Tensor) -> BrevitasImport:
     Raises UnsupportedBrevitasError, which lists every layer that has no integer counterpart.
     """
     model = copy.deepcopy(model).eval()
-    graph = _traced(model)
+    graph = trace(_Tracer(), model)
+    if isinstance(graph, Problem):
+        raise UnsupportedBrevitasError([graph])
     with torch.no_grad():
         walk = _Walk(model=model, writer=GraphWriter(shapes=_shapes(model, graph, example_input)))
         walk.follow(graph)
@@ -55,14 +58,6 @@ def examine_brevitas(model: nn.Module, example_input: Tensor) -> BrevitasImport:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.startswith("brevitas.") or super().is_leaf_module(m, module_qualified_name)
-
-
-def _traced(model: nn.Module) -> fx.Graph:
-    try:
-        return _Tracer().trace(model)
-    except Exception as error:  # whatever the model's own forward method raises under tracing
-        raise _whole(model, f"cannot be traced ({error})",
-                     "write a forward method without control flow that depends on values or shapes") from error
 
 
 class _ShapeRecorder(fx.Interpreter):

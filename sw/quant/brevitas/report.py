@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sw.graph import IntegerGraph
-from sw.quant.lower import Problem
+from sw.tracing.problems import Problem
 
 __all__ = ["BrevitasImport", "Difference", "ImportedScaleWarning", "RefusedError", "UnsupportedBrevitasError"]
 
