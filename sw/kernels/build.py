@@ -1,8 +1,8 @@
 """From a C++ file beside this one to a loaded library, kept in the user's cache.
 
-The key is a hash of the source, the flags, the compiler and the processor that ``-march=native`` names, so an entry is
-never stale, also where machines share a home folder. The file appears in one rename: processes that build the same
-library at once do no harm.
+The key is a hash of the source, the headers beside it, the flags, the compiler and the processor that ``-march=native``
+names, so an entry is never stale, also where machines share a home folder. The file appears in one rename: processes that
+build the same library at once do no harm.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _loaded(name: str) -> ctypes.CDLL | None:
 
 def build(source: Path) -> Path:
     """Compile a C++ file, or find its library in the cache. Raises KernelBuildError."""
-    text = source.read_bytes()
-    parts = [text, " ".join(_FLAGS).encode(), _ask("--version"), _ask("-march=native", "-Q", "--help=target")]
+    texts = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h")))]
+    parts = [*texts, " ".join(_FLAGS).encode(), _ask("--version"), _ask("-march=native", "-Q", "--help=target")]
     target = _cache() / f"{source.stem}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:32]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <thread>
 #include <vector>
+
+#include "share.h"
 
 namespace {
 
@@ -18,7 +19,6 @@ enum Fault { FINE = 0, NOT_A_NUMBER = 1, FAR_POINT = 2 };
 
 constexpr int64_t BLOCK = 512;       // values in work at a time: they stay in the first-level cache
 constexpr int64_t CHUNK = 1 << 15;   // values that one thread takes at a time
-constexpr int64_t ALONE = 1 << 17;   // smaller tensors are not worth starting threads
 constexpr int64_t FRAC_LIMIT = 100;  // as in sw/quant/fake.py: 2**frac and its inverse are exact, and codes keep exponents
 constexpr int LANES = 16;            // partial sums, so that their order is the same on every processor
 
@@ -127,16 +127,6 @@ template <class T> struct Task {
         }
     }
 };
-
-// Calls body(i) for i in 0..count-1, on several threads.
-template <class F> void share(int64_t count, int threads, F body) {
-    std::atomic<int64_t> next{0};
-    auto work = [&] { for (int64_t i; (i = next++) < count;) body(i); };
-    std::vector<std::thread> helpers;
-    for (int i = 1; i < threads; i++) helpers.emplace_back(work);
-    work();
-    for (auto &helper : helpers) helper.join();
-}
 
 // A learned binary point: frac = width - round(bits), the bits limited so that frac lies in lowest..highest.
 struct Point {

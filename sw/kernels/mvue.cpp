@@ -5,25 +5,14 @@
 // not depend on threads. Compile without contraction to fused multiply-adds.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <thread>
-#include <vector>
+
+#include "share.h"
 
 namespace {
 
 constexpr int LANES = 64;
-constexpr int64_t ALONE = 1 << 17;   // smaller tensors are not worth starting threads
-
-template <class F> void share(int64_t count, int threads, F body) {
-    std::atomic<int64_t> next{0};
-    auto work = [&] { for (int64_t i; (i = next++) < count;) body(i); };
-    std::vector<std::thread> helpers;
-    for (int i = 1; i < std::min<int64_t>(threads, count); i++) helpers.emplace_back(work);
-    work();
-    for (auto &helper : helpers) helper.join();
-}
 
 // A multiple of 2**-24 in [0, 1): hw/spec/counter.py.
 inline float uniform(uint32_t key, uint32_t element) {

@@ -8,14 +8,14 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#include "share.h"
 
 namespace {
 
 constexpr int LANES = 64;
 constexpr int64_t CHUNK = 256;       // blocks of lanes that one thread takes at a time
-constexpr int64_t ALONE = 1 << 17;   // smaller tensors are not worth starting threads
 
 template <class T> struct Bits;
 template <> struct Bits<float> { using type = int32_t; static constexpr type magnitude = 0x7fffffff, infinity = 0x7f800000; };
@@ -23,15 +23,6 @@ template <> struct Bits<double> {
     using type = int64_t;
     static constexpr type magnitude = 0x7fffffffffffffff, infinity = 0x7ff0000000000000;
 };
-
-template <class F> void share(int64_t count, int threads, F body) {
-    std::atomic<int64_t> next{0};
-    auto work = [&] { for (int64_t i; (i = next++) < count;) body(i); };
-    std::vector<std::thread> helpers;
-    for (int i = 1; i < std::min<int64_t>(threads, count); i++) helpers.emplace_back(work);
-    work();
-    for (auto &helper : helpers) helper.join();
-}
 
 template <class T> struct Task {
     using Word = typename Bits<T>::type;

@@ -5,17 +5,16 @@
 // chains rest in `out` as float32, which loses nothing. Compile without any relaxed arithmetic.
 
 #include <algorithm>
-#include <atomic>
 #include <cfenv>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
-#include <thread>
-#include <vector>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
+
+#include "share.h"
 
 namespace {
 
@@ -313,20 +312,15 @@ template <class A, class Place> struct Product {
         const int64_t fair = (rows + 4 * threads - 1) / (4 * threads) + ROWS - 1;
         const int64_t high = threads == 1 ? SHARE_ROWS : std::min(SHARE_ROWS, fair / ROWS * ROWS);
         const int64_t down = (rows + high - 1) / high, across = (columns + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
-        std::atomic<int64_t> next{0};
-        auto work = [&] {
+        together(down * across, threads, [&](const auto &next) {
             const PlainArithmetic arithmetic;
             const Buffer packed_a(BLOCK_ROWS / ROWS * A::TILE + SLACK), packed_b(BLOCK_COLUMNS * DEPTH + SLACK);
-            for (int64_t i; (i = next++) < down * across;) {
+            for (int64_t i; (i = next()) >= 0;) {
                 const int64_t row = i % down * high, column = i / down * BLOCK_COLUMNS;
                 share(packed_a.data, packed_b.data, row, std::min(rows, row + high), column,
                       std::min(columns, column + BLOCK_COLUMNS));
             }
-        };
-        std::vector<std::thread> helpers;
-        for (int i = 1; i < std::min<int64_t>(threads, down * across); i++) helpers.emplace_back(work);
-        work();
-        for (auto &helper : helpers) helper.join();
+        });
     }
 };
 
