@@ -35,8 +35,8 @@
 #define BITLOOM_READ_STALLS_HI 0x09Cu /* ro: cycles in which the core was ready for read data and none was valid, bits 63:32 */
 #define BITLOOM_WRITE_STALLS_LO 0x0A0u /* ro: cycles in which a write beat was valid and the memory was not ready, bits 31:0 */
 #define BITLOOM_WRITE_STALLS_HI 0x0A4u /* ro: cycles in which a write beat was valid and the memory was not ready, bits 63:32 */
-#define BITLOOM_COMPUTE_LO 0x0A8u /* ro: cycles in which a PW or DW instruction ran, bits 31:0 */
-#define BITLOOM_COMPUTE_HI 0x0ACu /* ro: cycles in which a PW or DW instruction ran, bits 63:32 */
+#define BITLOOM_COMPUTE_LO 0x0A8u /* ro: cycles in which an instruction other than LOAD and STORE ran, bits 31:0 */
+#define BITLOOM_COMPUTE_HI 0x0ACu /* ro: cycles in which an instruction other than LOAD and STORE ran, bits 63:32 */
 #define BITLOOM_REGION0_BASE_LO 0x100u /* rw: first byte address of region 0, bits 31:0 */
 #define BITLOOM_REGION0_BASE_HI 0x104u /* rw: first byte address of region 0, bits 63:32 */
 #define BITLOOM_REGION0_SIZE_LO 0x108u /* rw: bytes of region 0, bits 31:0 */

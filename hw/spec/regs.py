@@ -115,7 +115,7 @@ COUNTERS = {
     "WRITE_BEATS": "write beats sent",
     "READ_STALLS": "cycles in which the core was ready for read data and none was valid",
     "WRITE_STALLS": "cycles in which a write beat was valid and the memory was not ready",
-    "COMPUTE": "cycles in which a PW or DW instruction ran",
+    "COMPUTE": "cycles in which an instruction other than LOAD and STORE ran",
 }
 """64-bit counters, cleared at start, in register order from COUNTER_BASE."""
 

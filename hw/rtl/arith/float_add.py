@@ -1,11 +1,10 @@
 """General FP32 addition: subnormals in and out, saturation."""
 
-from amaranth.hdl import Cat, Module, Mux, Value
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Mux, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.float_mac import AddSteps
-from hw.rtl.arith.float_parts import Parts, Step, Values, check_latency, pipeline, saturated
+from hw.rtl.arith.float_parts import Parts, PipelinedUnit, Step, Values, saturated
 from hw.spec.sat.latency import FP32_ADD
 
 
@@ -27,7 +26,7 @@ class GeneralAddSteps(AddSteps):
         return {"o": o, "saturated": over}
 
 
-class Fp32Add(wiring.Component):
+class Fp32Add(PipelinedUnit):
     """``o = hw.spec.floats.fp32_add(a, b)``; one pair per cycle.
 
     Members
@@ -46,15 +45,5 @@ class Fp32Add(wiring.Component):
 
     latency = FP32_ADD
 
-    @property
-    def stages(self) -> tuple[tuple[Step, ...], ...]:
-        """The steps between registers."""
-        s = GeneralAddSteps()
-        return (s.compare, s.order), (s.align,), (s.add,), (s.count,), (s.normalise,), (s.round_up,)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        check_latency(self, len(self.stages), self.latency)
-        values = pipeline(m, {"a": self.a, "b": self.b}, self.stages)
-        m.d.comb += [self.o.eq(values["o"]), self.saturated.eq(values["saturated"])]
-        return m
+    _s = GeneralAddSteps()
+    stages: tuple[tuple[Step, ...], ...] = (_s.compare, _s.order), (_s.align,), (_s.add,), (_s.count,), (_s.normalise,), (_s.round_up,)

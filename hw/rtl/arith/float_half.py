@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.float_parts import (
     FRACTION,
+    PipelinedUnit,
     Step,
     Values,
     at_least,
@@ -118,7 +119,7 @@ def widen(v: Values) -> Values:
     return {"o": Cat(C(0, FRACTION - 10), v["significand"][:10], field, v["sign"])}
 
 
-class Fp16ToFp32(wiring.Component):
+class Fp16ToFp32(PipelinedUnit):
     """``o = hw.spec.floats.to_fp32(i)``, exact, one per cycle.
 
     Members: ``i``, finite FP16; ``o``, FP32, ``latency`` cycles later. Tested for every FP16.
@@ -129,12 +130,6 @@ class Fp16ToFp32(wiring.Component):
 
     latency = FP16_TO_FP32
     stages: tuple[tuple[Step, ...], ...] = ((counted, normalised, widen),)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        check_latency(self, len(self.stages), self.latency)
-        m.d.comb += self.o.eq(pipeline(m, {"i": self.i}, self.stages)["o"])
-        return m
 
 
 def distant(v: Values) -> Values:
@@ -165,7 +160,7 @@ def round_half(v: Values) -> Values:
     return {"o": Cat(Mux(over, LARGEST_FP16, magnitude[:15]), v["sign"]), "saturated": over}
 
 
-class Fp32ToFp16(wiring.Component):
+class Fp32ToFp16(PipelinedUnit):
     """``o = hw.spec.floats.to_fp16(i)``: rounded to nearest even, saturating; one per cycle.
 
     Members: ``i``, finite FP32; ``o``, FP16, ``latency`` cycles later; ``saturated``, with ``o``: it is the largest number in place of
@@ -178,10 +173,3 @@ class Fp32ToFp16(wiring.Component):
 
     latency = FP32_TO_FP16
     stages: tuple[tuple[Step, ...], ...] = (distant, narrow), (round_half,)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        check_latency(self, len(self.stages), self.latency)
-        values = pipeline(m, {"i": self.i}, self.stages)
-        m.d.comb += [self.o.eq(values["o"]), self.saturated.eq(values["saturated"])]
-        return m

@@ -3,20 +3,18 @@
 Of two subnormal operands the product rounds to zero, so at most one has to be normalised before the multiplier: it becomes ``x``.
 """
 
-from amaranth.hdl import C, Cat, Module, Mux
-from amaranth.lib import wiring
+from amaranth.hdl import C, Cat, Mux
 from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.float_parts import (
     BIAS,
     FRACTION,
     SIGNIFICAND,
+    PipelinedUnit,
     Step,
     Values,
-    check_latency,
     distance_to_normal,
     leading_zeros,
-    pipeline,
     rounded,
     shifted_left,
     shifted_right,
@@ -86,7 +84,7 @@ def round_up(v: Values) -> Values:
     return {"o": o, "saturated": saturated}
 
 
-class Fp32Multiply(wiring.Component):
+class Fp32Multiply(PipelinedUnit):
     """``o = hw.spec.floats.fp32_mul(a, b)``; one pair per cycle.
 
     Members
@@ -105,10 +103,3 @@ class Fp32Multiply(wiring.Component):
 
     latency = FP32_MULTIPLY
     stages: tuple[tuple[Step, ...], ...] = (unpack_step,), (normalise,), (multiply,), (add_products,), (align,), (round_up,)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        check_latency(self, len(self.stages), self.latency)
-        values = pipeline(m, {"a": self.a, "b": self.b}, self.stages)
-        m.d.comb += [self.o.eq(values["o"]), self.saturated.eq(values["saturated"])]
-        return m

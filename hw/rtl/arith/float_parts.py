@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 from hw.rtl.arith.compare import at_least
 
@@ -169,3 +171,21 @@ def check_latency(unit: object, found: int, wanted: int) -> None:
     """Raises ValueError where a unit is not as long as the timing model says."""
     if found != wanted:
         raise ValueError(f"{type(unit).__name__} must have the latency {wanted} of hw.spec.sat.latency, not {found}")
+
+
+class PipelinedUnit(wiring.Component):
+    """A unit that is a row of ``stages``: one set of inputs per cycle, and the outputs, which the last stage gives, ``latency`` later.
+
+    A subclass has its ports as members, and the two as attributes.
+    """
+
+    latency: int
+    stages: Sequence[Sequence[Step]]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        check_latency(self, len(self.stages), self.latency)
+        inputs = {name: getattr(self, name) for name, member in self.signature.members.items() if member.flow is In}
+        for name, value in pipeline(m, inputs, self.stages).items():
+            m.d.comb += getattr(self, name).eq(value)
+        return m

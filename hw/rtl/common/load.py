@@ -15,7 +15,7 @@ from hw.rtl.common.crc import Crc32
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import DATA_BITS, EngineCommand, ReadRuns
 from hw.rtl.common.memory_ports import WritePort
-from hw.rtl.common.runs import RunLoop, RunLoopParameters, TransferFields, outcome
+from hw.rtl.common.runs import RunLoop, RunLoopParameters, join_loop, outcome
 from hw.spec.arch import Arch
 from hw.spec.regs import ErrorCode
 
@@ -85,16 +85,8 @@ class LoadEngine(wiring.Component):
         banks = 1 if self._banked is None else self._spaces[self._banked].banks
         m.submodules.loop = loop = RunLoop(RunLoopParameters(banks=banks, queue=self._arch.outstanding + QUEUE_MARGIN))
         m.submodules.crc = crc = Crc32()
-        m.d.comb += [
-            loop.start.eq(self.command.start),
-            *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
-            loop.banked.eq(0 if self._banked is None else fields.space == self._banked),
-            loop.stop.eq(self.runs.refused | self.runs.failed),
-            self.runs.request.valid.eq(loop.request.valid),
-            self.runs.request.payload.eq(loop.request.payload),
-            loop.request.ready.eq(self.runs.request.ready),
-            crc.clear.eq(self.command.start),
-        ]
+        join_loop(m, loop, self.command, fields, self.runs)
+        m.d.comb += [loop.banked.eq(0 if self._banked is None else fields.space == self._banked), crc.clear.eq(self.command.start)]
         self._size(m, loop, fields)
         self._write(m, loop, crc, fields)
         self._control(m, loop, fields.check_crc & (crc.crc32 != fields.crc))

@@ -183,6 +183,18 @@ class RunLoop(wiring.Component):
         return m
 
 
+def join_loop(m: Module, loop: RunLoop, command: wiring.PureInterface, fields: data.View, master: wiring.PureInterface) -> None:
+    """Give a loop its instruction's fields and its start, and the master its runs; the loop stops where the master fails."""
+    m.d.comb += [
+        loop.start.eq(command.start),
+        *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
+        loop.stop.eq(master.refused | master.failed),
+        master.request.valid.eq(loop.request.valid),
+        master.request.payload.eq(loop.request.payload),
+        loop.request.ready.eq(master.request.ready),
+    ]
+
+
 def outcome(loop: RunLoop, master: wiring.PureInterface, bus_error: ErrorCode, otherwise: ValueLike) -> Value:
     """The error code of a transfer of which nothing is outstanding: the first error in the order of the runs.
 

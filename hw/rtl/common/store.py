@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw.rtl.common.decode import view
 from hw.rtl.common.interfaces import DATA_BITS, EngineCommand, WriteRuns
 from hw.rtl.common.memory_ports import ReadPort
-from hw.rtl.common.runs import RunLoop, RunLoopParameters, TransferFields, outcome
+from hw.rtl.common.runs import RunLoop, RunLoopParameters, join_loop, outcome
 from hw.spec.arch import Arch
 from hw.spec.regs import ErrorCode
 
@@ -63,15 +63,8 @@ class StoreEngine(wiring.Component):
         fields = view(self._arch.instructions.operation("STORE"), self.command.instruction)
         parameters = RunLoopParameters(banks=1, queue=self._arch.outstanding + QUEUE_MARGIN)
         m.submodules.loop = loop = RunLoop(parameters)
-        m.d.comb += [
-            loop.start.eq(self.command.start),
-            *(loop.fields[name].eq(fields[name]) for name in TransferFields.members),
-            loop.size.eq(self._chosen(fields, [space.words for space in self._spaces])),
-            loop.stop.eq(self.runs.refused | self.runs.failed),
-            self.runs.request.valid.eq(loop.request.valid),
-            self.runs.request.payload.eq(loop.request.payload),
-            loop.request.ready.eq(self.runs.request.ready),
-        ]
+        join_loop(m, loop, self.command, fields, self.runs)
+        m.d.comb += loop.size.eq(self._chosen(fields, [space.words for space in self._spaces]))
         self._read(m, loop, fields)
         code = Signal.like(self.command.error, reset_less=True)
         with m.FSM():

@@ -1,23 +1,22 @@
-"""The inference core: shell, engines and on-chip memories; top module of every build and simulation.
+"""The inference core: its engines and on-chip memories, in the frame of every core.
 
 Each memory has one read and one write port. As one engine runs at a time, a port is driven by the disjunction of the engines'
 ports, each of which counts only while its ``en`` is high.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from hw.rtl.arith.requantise import RequantiseUnit
 from hw.rtl.cells.mac2 import Mac2Cell
-from hw.rtl.common.axi import axi4_manager, axi_lite_subordinate
-from hw.rtl.common.joins import WATCH_ADDR_BITS, join_commands, join_reads, join_writes, watch, watch_net
-from hw.rtl.common.sequencer import Trace
-from hw.rtl.common.shell import Shell
+from hw.rtl.common.core import Core
+from hw.rtl.common.joins import WATCH_ADDR_BITS, join_reads, join_writes, watch, watch_net
 from hw.rtl.deform.dw import DwEngine
 from hw.rtl.deform.load import LoadEngine
 from hw.rtl.deform.memories import FeatureMemory, ParameterMemory, RowMemory, WeightMemory
@@ -28,8 +27,8 @@ from hw.spec.deform import LANES, ROW_BANKS, DeformArch
 from hw.spec.deform.latency import TABLE_PARTS
 
 
-class DeformCore(wiring.Component):
-    """The core of an architecture.
+class DeformCore(Core):
+    """The inference core of an architecture.
 
     Parameters
     ----------
@@ -37,47 +36,25 @@ class DeformCore(wiring.Component):
     cell, row_memory : multiplier cell and row memory that suit the part; all of them compute the same in the same cycles, so they are
         not part of the architecture's identity
 
-    Members
-    -------
-    s_axi : registers (``hw.spec.regs``)
-    m_axi_0 .. : memory, one per ``arch.managers``
-    irq : level interrupt
-    build_id : hash of the design record, tied off by the board's wrapper
-    trace : issue and retirement of instructions
-
     Nets ``watch_<space>__en``, ``__addr`` and ``__data`` of the top module show the writes to on-chip memory ``fm``, ``row``
     (bank * row_words + address), ``wgt`` (16-byte units), ``par`` and, where there are tables, ``tbl`` (the word of which the last
     part is written); they drive nothing and only a simulator reads them.
     """
 
-    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell, row_memory: type[RowMemory] = RowMemory) -> None:
-        self._arch, self._cell, self._row_memory = arch, cell, row_memory
-        super().__init__({
-            "s_axi": Out(axi_lite_subordinate()),
-            **{f"m_axi_{i}": Out(axi4_manager()) for i in range(arch.managers)},
-            "irq": Out(1),
-            "build_id": In(64),
-            "trace": Out(Trace),
-        })  # fmt: skip
+    compute = ("PW", "DW")
+    _arch: DeformArch
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.shell = shell = Shell(arch=self._arch, compute=("PW", "DW"))
+    def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell, row_memory: type[RowMemory] = RowMemory) -> None:
+        super().__init__(arch)
+        self._cell, self._row_memory = cell, row_memory
+
+    def engines(self) -> Mapping[str, wiring.Component]:
         self._load, self._store = LoadEngine(self._arch), StoreEngine(self._arch)
         self._pw, self._dw = PwEngine(self._arch, self._cell), DwEngine(self._arch)
-        engines = {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}
-        for name, engine in engines.items():
-            m.submodules[name.lower()] = ResetInserter(shell.flush)(engine)
-        wiring.connect(m, wiring.flipped(self.s_axi), shell.s_axi)
-        wiring.connect(m, wiring.flipped(self.trace), shell.trace)
-        for i in range(self._arch.managers):
-            wiring.connect(m, wiring.flipped(getattr(self, f"m_axi_{i}")), getattr(shell, f"m_axi_{i}"))
-        wiring.connect(m, shell.reads, self._load.runs)
-        wiring.connect(m, shell.writes, self._store.runs)
-        m.d.comb += [self.irq.eq(shell.irq), shell.build_id.eq(self.build_id)]
-        missed = self._memories(m) | self._requantise(m)
-        join_commands(m, shell, engines, missed)
-        return m
+        return {"LOAD": self._load, "STORE": self._store, "PW": self._pw, "DW": self._dw}
+
+    def join(self, m: Module) -> Value:
+        return self._memories(m) | self._requantise(m)
 
     def _memories(self, m: Module) -> Value:
         """The memories, joined to the engines. Returns whether an access of the cycle before lay outside its memory."""

@@ -1,15 +1,13 @@
-"""The training core: shell, engines and on-chip memories; top module of every build and simulation."""
+"""The training core: its engines and on-chip memories, in the frame of every core."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from collections.abc import Mapping
 
-from hw.rtl.common.axi import axi4_manager, axi_lite_subordinate
-from hw.rtl.common.joins import join_commands
-from hw.rtl.common.sequencer import Trace
-from hw.rtl.common.shell import Shell
+from amaranth.hdl import Cat, Module, Mux, Value
+from amaranth.lib import wiring
+
+from hw.rtl.common.core import Core
 from hw.rtl.sat.chn import ChnEngine
 from hw.rtl.sat.chn_memory import ChnMemory
 from hw.rtl.sat.gemm import GemmEngine
@@ -22,57 +20,32 @@ from hw.rtl.sat.vec_memory import VecMemory
 from hw.rtl.sat.watches import watch_acc, watch_idx, watch_vec, watch_word
 from hw.spec.sat import SatArch
 
-COMPUTE = ("GEMM", "VEC", "CHN", "PRUNE")
-"""Operations whose cycles the COMPUTE counter adds up."""
 
-
-class SatCore(wiring.Component):
-    """The core of an architecture.
-
-    Members
-    -------
-    s_axi : registers (``hw.spec.regs``)
-    m_axi_0 .. : memory, one per ``arch.managers``
-    irq : level interrupt
-    build_id : hash of the design record, tied off by the board's wrapper
-    trace : issue and retirement of instructions
+class SatCore(Core):
+    """The training core of an architecture.
 
     Nets ``watch_<space>__en``, ``__addr`` and ``__data`` of the top module, or of lanes ``watch_<space>_<lane>``, show the writes to
     on-chip memory in 16-byte words (:mod:`hw.rtl.sat.watches`); they drive nothing and only a simulator reads them.
     """
 
-    def __init__(self, arch: SatArch) -> None:
-        self._arch = arch
-        super().__init__({
-            "s_axi": Out(axi_lite_subordinate()),
-            **{f"m_axi_{i}": Out(axi4_manager()) for i in range(arch.managers)},
-            "irq": Out(1),
-            "build_id": In(64),
-            "trace": Out(Trace),
-        })  # fmt: skip
+    compute = ("GEMM", "VEC", "CHN", "PRUNE")
+    _arch: SatArch
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.shell = shell = Shell(arch=self._arch, compute=COMPUTE)
+    def __init__(self, arch: SatArch) -> None:
+        super().__init__(arch)
+
+    def engines(self) -> Mapping[str, wiring.Component]:
         self._load, self._store = load_engine(self._arch), store_engine(self._arch)
         self._gemm, self._vec = GemmEngine(self._arch), VecEngine()
         self._chn, self._prune = ChnEngine(), PruneEngine()
-        engines = {
+        return {
             "LOAD": self._load, "STORE": self._store, "GEMM": self._gemm, "VEC": self._vec, "CHN": self._chn, "PRUNE": self._prune,
         }  # fmt: skip
-        for name, engine in engines.items():
-            m.submodules[name.lower()] = ResetInserter(shell.flush)(engine)
-        wiring.connect(m, wiring.flipped(self.s_axi), shell.s_axi)
-        wiring.connect(m, wiring.flipped(self.trace), shell.trace)
-        for i in range(self._arch.managers):
-            wiring.connect(m, wiring.flipped(getattr(self, f"m_axi_{i}")), getattr(shell, f"m_axi_{i}"))
-        wiring.connect(m, shell.reads, self._load.runs)
-        wiring.connect(m, shell.writes, self._store.runs)
-        m.d.comb += [self.irq.eq(shell.irq), shell.build_id.eq(self.build_id)]
+
+    def join(self, m: Module) -> Value:
         missed = self._operand_memories(m) | self._vector_memories(m)
         self._flag(m)
-        join_commands(m, shell, engines, missed)
-        return m
+        return missed
 
     def _operand_memories(self, m: Module) -> Value:
         """What GEMM works on. Returns whether an access of the cycle before lay outside its memory."""
