@@ -178,7 +178,7 @@ def prove_survivors(netlist: Netlist, mutants: Sequence[Mutant], file: ResultFil
 
 
 def run(args: argparse.Namespace, console: Console) -> list[Result]:
-    emitted: EmittedVerilog = emit_core(ARCH) if args.verilog is None else read_core(ARCH, args.verilog)
+    emitted: EmittedVerilog = emit_core(ARCH, merge=False) if args.verilog is None else read_core(ARCH, args.verilog)
     netlist = Netlist(emitted)
     mutants = choose(netlist, args.mutants, args.seed)
     hit = len({mutant.site.module for mutant in mutants})

@@ -2,8 +2,9 @@
 
 `emit` turns an Amaranth component into the text that both the simulator and the bitstream tools read. Against Amaranth's
 own Verilog it is optimised (Verilator runs it several times faster), carries no initial values of registers and of
-memories that are written (so that a missing reset shows), and depends on the design alone: the same design gives the
-same bytes on every machine. `prove_equivalent` proves it equal to Amaranth's own Verilog, initial values apart.
+memories that are written (so that a missing reset shows), has equal modules once (`hw.rtl.merge`), and depends on the
+design alone: the same design gives the same bytes on every machine. `prove_equivalent` proves it equal to Amaranth's
+own Verilog, initial values apart.
 
 Yosys 0.50, the one that Amaranth's `builtin-yosys` extra pins, writes the text. Newer versions up to 0.70 print wrong
 signedness on some wires without a warning, so no other version is accepted.
@@ -23,6 +24,8 @@ from typing import Literal
 from amaranth._toolchain.yosys import YosysBinary, YosysError, find_yosys
 from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
+
+from hw.rtl.merge import merge_equal
 
 YOSYS_VERSION = (0, 50)
 WATCH_PREFIX = "watch_"
@@ -75,14 +78,16 @@ class EmittedVerilog:
         )
 
 
-def emit(component: wiring.Component, name: str) -> EmittedVerilog:
+def emit(component: wiring.Component, name: str, *, merge: bool = True) -> EmittedVerilog:
     """The one Verilog text of `component`; its top module is called `name` (a plain identifier).
 
-    Nets called `watch_*` in the top module survive with their full width. Raises ValueError for a bad name, TypeError
+    Nets called `watch_*` in the top module survive with their full width. Without `merge` each instance has a module of
+    its own, in which a fault can be planted that the others do not have. Raises ValueError for a bad name, TypeError
     where `component` has no signature, EmitError where yosys is missing or refuses.
     """
     _check_arguments(component, name)
-    source = _keep_watches(_strip_initial_values(rtlil.convert(component, name=name, emit_src=False)))
+    source = _strip_initial_values(rtlil.convert(component, name=name, emit_src=False))
+    source = _keep_watches(merge_equal(source) if merge else source)
     try:
         text = _writer().run(["-q", "-"], _script(source, name), ignore_warnings=True)
     except YosysError as error:

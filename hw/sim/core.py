@@ -30,14 +30,14 @@ def core_name(arch: Arch) -> str:
     return f"{arch.core}_core"
 
 
-def emit_core(arch: Arch, *, progress: Callable[[str], None] | None = None) -> EmittedVerilog:
-    """The one Verilog text of the architecture's core, made or from the cache."""
-    folder = cache_root() / "verilog" / _key(arch)
+def emit_core(arch: Arch, *, merge: bool = True, progress: Callable[[str], None] | None = None) -> EmittedVerilog:
+    """The one Verilog text of the architecture's core, made or from the cache; ``merge`` as in :func:`hw.rtl.emit.emit`."""
+    folder = cache_root() / "verilog" / _key(arch, merge)
 
     def make(target: Path) -> None:
         if progress:
             progress(f"writing the Verilog of {core_name(arch)}")
-        (target / _FILE).write_text(emit(_component(arch), core_name(arch)).text)
+        (target / _FILE).write_text(emit(_component(arch), core_name(arch), merge=merge).text)
 
     if cached_folder(folder, make):
         drop_oldest(folder.parent, TEXTS_KEPT)
@@ -63,11 +63,12 @@ def _component(arch: Arch) -> wiring.Component:
     return core(arch)
 
 
-def _key(arch: Arch) -> str:
+def _key(arch: Arch, merge: bool) -> str:
     root = Path(__file__).parents[1]
     sources = sorted([*(root / "rtl").rglob("*.py"), *(root / "spec").rglob("*.py")])
     parts = {
         "arch": arch.to_dict(),
+        "merge": merge,
         "sources": {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sources},
         "tools": [importlib.metadata.version("amaranth"), list(YOSYS_VERSION)],
     }

@@ -148,7 +148,7 @@ PLANTED = {
 
 
 def test_a_small_campaign_on_the_core_finds_every_fault() -> None:
-    emitted = emit_core(ARCH)
+    emitted = emit_core(ARCH, merge=False)
     netlist = Netlist(emitted)
     sure = [_inverted_bit(netlist, number, module, net) for number, (module, net) in enumerate(SURE, start=1)]
     planted = [_planted(netlist, number, *fault) for number, fault in enumerate(PLANTED.values(), start=len(SURE) + 1)]
