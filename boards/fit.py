@@ -12,6 +12,7 @@ from boards.synth import Part
 from hw.spec import sat
 from hw.spec.arch import WORD_BYTES, Arch
 from hw.spec.deform import LANES, ROW_BANKS, DeformArch
+from hw.spec.deform.instructions import TABLE_BYTES
 from hw.spec.sat.instructions import BANKS
 
 BRAM36_SHAPES = ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384, 2), (32768, 1))
@@ -19,6 +20,9 @@ BRAM36_SHAPES = ((512, 72), (1024, 36), (2048, 18), (4096, 9), (8192, 4), (16384
 
 REQUANTISE_MULTIPLIERS = 2 * LANES
 """Two partial products per lane."""
+
+PART_BYTES = 4
+"""A lane's copy of the tables has words of four entries."""
 
 TAP_MULTIPLIERS = 3 * LANES
 """Three taps per depthwise lane."""
@@ -53,6 +57,7 @@ def _deform_needs(arch: DeformArch) -> Needs:
             "row": ROW_BANKS * brams(arch.row_words, bits),
             "weight": brams(arch.weight_words, bits * arch.weight_word_units),
             "parameter": brams(arch.parameter_words, bits),
+            **({"tables": LANES * brams(arch.tables * TABLE_BYTES // PART_BYTES, 8 * PART_BYTES)} if arch.tables else {}),
         },
         multipliers={"array": arch.rows * arch.cells, "requantise": REQUANTISE_MULTIPLIERS, "depthwise": TAP_MULTIPLIERS},
     )

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 from typing import Any
 
 Json = dict[str, Any]
@@ -92,19 +92,60 @@ class LevelReport:
     ports: tuple[Path, ...]
 
 
-def longest_paths(module: Json, family: str, count: int = 20) -> LevelReport:
-    """The longest paths of a flattened module as ``write_json`` of yosys gives it; ``count`` of each kind at most.
+def longest_paths(module: Json, family: str, count: int = 20, *, blocks: Mapping[str, Json] | None = None) -> LevelReport:
+    """The longest paths of a module as ``write_json`` of yosys gives it; ``count`` of each kind at most.
 
+    The module is flat but for instances of ``blocks``, modules by name, which may have instances of each other. Paths into, out of and
+    through blocks count whole and are told up to the block's pins; of the paths within a block, those of one instance are told.
     Raises ValueError for a cell that the family's model does not know, and for a combinational loop.
     """
-    netlist = _Netlist(module, family)
+    netlist = _Netlist(module, family, _Blocks(blocks or {}, family, count))
     return LevelReport(registers=netlist.worst(count, ports=False), ports=netlist.worst(count, ports=True))
+
+
+PortBit = tuple[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """A module as its instances show it: levels from registers to outputs, from inputs to outputs, and from inputs to registers;
+    ``paths``, the longest ones between its own registers."""
+
+    starts: dict[PortBit, float]
+    through: dict[tuple[PortBit, PortBit], float]
+    ends: dict[PortBit, float]
+    paths: tuple[Path, ...]
+
+    def arcs(self, instance: Json) -> Arcs:
+        """Arcs of an instance."""
+        pins: Json = instance["connections"]
+        joined = [(pins[a][i], pins[b][j], levels) for ((a, i), (b, j)), levels in self.through.items()]
+        return Arcs(
+            starts=[(pins[pin][i], levels) for (pin, i), levels in self.starts.items() if bit_ok(pins[pin][i])],
+            through=[arc for arc in joined if bit_ok(arc[0]) and bit_ok(arc[1])],
+            ends=[(pins[pin][i], levels, pin) for (pin, i), levels in self.ends.items() if bit_ok(pins[pin][i])],
+        )
+
+
+class _Blocks:
+    """Blocks by module name, each looked into once."""
+
+    def __init__(self, modules: Mapping[str, Json], family: str, count: int) -> None:
+        self._modules, self._family, self._count = modules, family, count
+        self._known: dict[str, _Block] = {}
+
+    def get(self, name: str) -> _Block | None:
+        if name in self._modules and name not in self._known:
+            self._known[name] = _Netlist(self._modules[name], self._family, self).block(self._count)
+        return self._known.get(name)
 
 
 class _Netlist:
     """The netlist as a graph of bits. Bits are numbers; constants are left out."""
 
-    def __init__(self, module: Json, family: str) -> None:
+    def __init__(self, module: Json, family: str, blocks: _Blocks) -> None:
+        self._ports: Json = module["ports"]
+        self._inner: dict[str, list[Path]] = {}
         self._names = _bit_names(module["netnames"])
         self._cell_of: dict[int, str] = {}
         self._through: dict[int, list[tuple[int, float]]] = {}
@@ -112,17 +153,23 @@ class _Netlist:
         self._starts: dict[int, float] = {}
         self._ends: list[tuple[int, float, str, str]] = []
         for name, cell in module["cells"].items():
-            if cell["type"] != "$scopeinfo":  # a remark about the hierarchy, no hardware
+            if (block := blocks.get(cell["type"])) is not None:
+                self._add(name, cell, block.arcs(cell), register=name)
+                self._inner.setdefault(cell["type"], [_within(path, name) for path in block.paths])
+            elif cell["type"] != "$scopeinfo":  # a remark about the hierarchy, no hardware
                 self._add(name, cell, arcs_of(cell, family))
         for source, target, levels in self._tabled:
             behind = self._cell_of.get(source, "").startswith("LUT")
             self._through.setdefault(source, []).append((target, levels if behind else levels + LUT))
-        ports = [(name, port["direction"], bit) for name, port in module["ports"].items() for bit in port["bits"] if bit_ok(bit)]
-        self._inputs = {bit: 0.0 for _, direction, bit in ports if direction == "input"}
-        self._outputs = [(bit, 0.0, "", name) for name, direction, bit in ports if direction == "output"]
+        self._inputs = {bit: 0.0 for _, bit in self._port_bits("input")}
+        self._outputs = [(bit, 0.0, "", name) for (name, _), bit in self._port_bits("output")]
         self._order = self._topological()
 
-    def _add(self, name: str, cell: Json, arcs: Arcs) -> None:
+    def _port_bits(self, direction: str) -> list[tuple[PortBit, int]]:
+        ports = [(name, port["bits"]) for name, port in self._ports.items() if port["direction"] == direction]
+        return [((name, index), bit) for name, bits in ports for index, bit in enumerate(bits) if bit_ok(bit)]
+
+    def _add(self, name: str, cell: Json, arcs: Arcs, register: str = "") -> None:
         outputs = [bit for pin, bits in cell["connections"].items() if cell["port_directions"][pin] == "output" for bit in bits]
         named = next((self._names[bit] for bit in outputs if bit in self._names), "")
         for bit in outputs:
@@ -132,7 +179,7 @@ class _Netlist:
         for source, target, levels in arcs.through:
             self._through.setdefault(source, []).append((target, levels))
         self._tabled += arcs.tabled
-        register = _without_index(named) or _without_hash(name)
+        register = register or _without_index(named) or _without_hash(name)
         self._ends += [(bit, levels, pin, register) for bit, levels, pin in arcs.ends]
 
     def _topological(self) -> list[int]:
@@ -181,7 +228,22 @@ class _Netlist:
                     if kind not in found or levels > found[kind][0]:
                         found[kind] = (levels, bit, pin, end, number)
         chosen = sorted(found.values(), key=lambda what: (-what[0], what[3]))[:count]
-        return tuple(self._path(*what[:4], *arrivals[what[4]]) for what in chosen)
+        paths = [self._path(*what[:4], *arrivals[what[4]]) for what in chosen]
+        return _longest([*paths, *([] if ports else chain.from_iterable(self._inner.values()))])[:count]
+
+    def block(self, count: int) -> _Block:
+        """This module as its instances show it."""
+        out = self._port_bits("output")
+        levels, _ = self._arrivals(self._starts)
+        through: dict[tuple[PortBit, PortBit], float] = {}
+        ends: dict[PortBit, float] = {}
+        for place, bit in self._port_bits("input"):
+            reached, _ = self._arrivals({bit: 0.0})
+            through |= {(place, to): reached[target] for to, target in out if target in reached}
+            if here := [reached[end] + extra for end, extra, *_ in self._ends if end in reached]:
+                ends[place] = max(here)
+        starts = {to: levels[target] for to, target in out if target in levels}
+        return _Block(starts=starts, through=through, ends=ends, paths=self.worst(count, ports=False))
 
     def _path(
         self, total: float, bit: int, pin: str, end: str, levels: Mapping[int, float], before: Mapping[int, int]
@@ -193,6 +255,20 @@ class _Netlist:
         steps = tuple(Step(cell=self._cell_of[b], net=self._names.get(b, ""), levels=round(levels[b], 2)) for b in rest)
         start = self._names.get(first) or self._cell_of.get(first, "a port")
         return Path(levels=round(total, 2), start=start, end=end, pin=pin, steps=steps)
+
+
+def _longest(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Longest first; of paths whose ends differ in numbers only, one."""
+    kinds: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (-path.levels, path.end)):
+        kinds.setdefault(re.sub(r"\d+", "", path.end), path)
+    return tuple(kinds.values())
+
+
+def _within(path: Path, instance: str) -> Path:
+    """A path of a block as the module with the instance tells it."""
+    steps = tuple(replace(step, net=step.net and f"{instance}.{step.net}") for step in path.steps)
+    return replace(path, start=f"{instance}.{path.start}", end=f"{instance}.{path.end}", steps=steps)
 
 
 def bit_ok(bit: int | str) -> bool:
@@ -277,8 +353,8 @@ def _carry4(cell: Json) -> Arcs:
     for out in ("O", "CO"):
         for high, target in enumerate(pins.get(out, ())):
             if bit_ok(target):
-                chain = [*pins.get("CI", ()), *pins.get("CYINIT", ()), *pins.get("DI", ())[: high + (out == "CO")]]
-                arcs.through.extend((source, target, CARRY) for source in chain if bit_ok(source))
+                ways = [*pins.get("CI", ()), *pins.get("CYINIT", ()), *pins.get("DI", ())[: high + (out == "CO")]]
+                arcs.through.extend((source, target, CARRY) for source in ways if bit_ok(source))
                 arcs.tabled.extend((source, target, CARRY) for source in pins.get("S", ())[: high + 1] if bit_ok(source))
     return arcs
 
@@ -287,11 +363,11 @@ def _ccu2c(cell: Json) -> Arcs:
     """Two bits of a chain, each behind a look-up table."""
     low = [bit for _, bit in _bits(cell, "[ABCD]0")]
     high = [bit for _, bit in _bits(cell, "[ABCD]1")]
-    chain = [bit for _, bit in _bits(cell, "CIN")]
+    carry = [bit for _, bit in _bits(cell, "CIN")]
     through = []
     for pin, tables in (("S0", low), ("S1", low + high), ("COUT", low + high)):
         for _, target in _bits(cell, pin):
-            through += [(source, target, LUT) for source in tables] + [(source, target, CARRY) for source in chain]
+            through += [(source, target, LUT) for source in tables] + [(source, target, CARRY) for source in carry]
     return Arcs(through=through)
 
 

@@ -145,25 +145,49 @@ def _dicts(paths: tuple[LongPath, ...]) -> list[dict[str, Any]]:
 
 
 def synthesise(
-    verilog: str, top: str, family: Family = "xcup", *, part: str | None = None, paths: int = PATHS, say: Say | None = None
+    verilog: str,
+    top: str,
+    family: Family = "xcup",
+    *,
+    part: str | None = None,
+    blocks: str | None = None,
+    paths: int = PATHS,
+    say: Say | None = None,
 ) -> SynthesisReport:
     """Synthesise a Verilog text for ``family`` and compare it with ``part`` (the family's smallest where none is named).
 
+    Modules whose whole name matches ``blocks`` (a regular expression) are mapped once and counted as often as they are instantiated;
+    all others become one. A block is not optimised together with what surrounds it, so its ports should be registers.
     Minutes for a large core, seconds where the netlist is cached. Raises ValueError for an unknown part or family, SynthesisError
     where yosys is missing or refuses.
     """
     chosen = find_part(family, part)
-    module, cached = _netlist(verilog, top, family, say)
-    cells = Counter(cell["type"] for cell in module["cells"].values())
+    names = [name for name in module_names(verilog) if blocks and re.fullmatch(blocks, name)]
+    modules, cached = _netlist(verilog, top, family, names, say)
+    cells = count_cells(modules, top)
     return SynthesisReport(
         top=top,
         part=chosen,
         resources=count_resources(cells, family),
         cells=dict(sorted(cells.items())),
-        paths=longest_paths(module, family, paths),
+        paths=longest_paths(modules[top], family, paths, blocks={name: modules[name] for name in names}),
         verilog_sha256=hashlib.sha256(verilog.encode()).hexdigest(),
         cached=cached,
     )
+
+
+def module_names(verilog: str) -> list[str]:
+    """The modules of a text as :func:`hw.rtl.emit.emit` writes it."""
+    return [escaped or plain for escaped, plain in re.findall(r"(?m)^module (?:\\(\S+) |(\w+))\(", verilog)]
+
+
+def count_cells(modules: dict[str, Any], top: str) -> Counter[str]:
+    """Cells of each type in module ``top``, those of its instances included."""
+    total: Counter[str] = Counter()
+    for kind, count in Counter(cell["type"] for cell in modules[top]["cells"].values()).items():
+        inner = count_cells(modules, kind) if kind in modules else Counter({kind: 1})
+        total.update({cell: count * n for cell, n in inner.items()})
+    return total
 
 
 def find_part(family: str, name: str | None = None) -> Part:
@@ -188,10 +212,11 @@ _SYNTHESIS: dict[Family, str] = {
 }
 
 
-def _netlist(verilog: str, top: str, family: Family, say: Say | None) -> tuple[dict[str, Any], bool]:
-    """The flattened module, and whether it was in the cache."""
+def _netlist(verilog: str, top: str, family: Family, blocks: list[str], say: Say | None) -> tuple[dict[str, Any], bool]:
+    """The modules that are left, ``top`` and ``blocks``, and whether they were in the cache."""
     _check_tool()
-    script = f"read_verilog design.v\n{_SYNTHESIS[family].format(top=top)}\nwrite_json netlist.json\n"
+    keep = "".join(f"setattr -mod -set keep_hierarchy 1 {name}\n" for name in blocks)
+    script = f"read_verilog design.v\n{keep}{_SYNTHESIS[family].format(top=top)}\nwrite_json netlist.json\n"
     key = hashlib.sha256("\0".join([verilog, script, importlib.metadata.version(TOOL)]).encode()).hexdigest()[:32]
     folder = cache_root() / "netlist" / key
 
@@ -202,7 +227,8 @@ def _netlist(verilog: str, top: str, family: Family, say: Say | None) -> tuple[d
     if made:
         drop_oldest(folder.parent, NETLISTS_KEPT)
     with gzip.open(folder / "netlist.json.gz", "rt") as file:
-        return json.load(file)["modules"][top], not made
+        modules = json.load(file)["modules"]
+    return {name: modules[name] for name in (top, *blocks)}, not made
 
 
 def _check_tool() -> None:

@@ -14,6 +14,9 @@ from boards.fit import check_fits
 from boards.synth import SynthesisReport, find_part, synthesise
 from hw.spec.arch import Arch
 
+BLOCKS = {"sat": r".*\.array\.element_\d+_\d+"}
+"""Modules that are mapped once, by core: the elements of an array, whose ports are registers but for a broadcast and a chain."""
+
 LEVELS_GUIDE = "about 6 for 250 MHz, 8 for 200 MHz on UltraScale+"
 
 
@@ -43,7 +46,9 @@ def core_resources(
     chosen = find_part(family, part)
     check_fits(arch, chosen)
     emitted = emit_core(arch, progress=tell)
-    synthesis = synthesise(emitted.text, core_name(arch), chosen.family, part=chosen.name, say=tell)
+    synthesis = synthesise(
+        emitted.text, core_name(arch), chosen.family, part=chosen.name, blocks=BLOCKS.get(arch.core), say=tell
+    )
     return CoreResources(arch=arch, synthesis=synthesis)
 
 

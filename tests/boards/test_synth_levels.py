@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -154,3 +155,60 @@ def test_unknown_cells_and_loops_are_refused():
     looped = Netlist().cell("LUT1", I0="a", O="b").cell("LUT1", I0="b", O="a")
     with pytest.raises(ValueError, match="no combinational loop; one runs through a, b"):
         longest_paths(looped.module(), "xcup")
+
+
+def test_paths_through_a_block():
+    """From a register through the block to a register, into the block, out of it, and between its own registers."""
+    inner = Netlist().port("i", "input").port("j", "input").port("o", "output").port("q", "output")
+    inner.cell("LUT2", I0="i", I1="j", O="x").cell("LUT1", I0="x", O="o")  # i and j to o: 2
+    inner.cell("LUT1", I0="j", O="d").cell("FDRE", C="clk", CE="1", D="d", R="0", Q="held")  # j to held: 1
+    inner.cell("LUT1", I0="held", O="e").cell("LUT1", I0="e", O="f").cell("LUT1", I0="f", O="g")
+    inner.cell("FDRE", C="clk", CE="1", D="g", R="0", Q="last").cell("LUT1", I0="last", O="q")  # held to last: 3; last to q: 1
+    whole = Netlist().cell("FDRE", C="clk", CE="1", D="r", R="0", Q="a").cell("LUT1", I0="a", O="b")
+    whole.cell("unit", i="a", j="b", O="o", Q="s").cell("LUT1", I0="o", O="p")
+    whole.cell("FDRE", C="clk", CE="1", D="p", R="0", Q="z").cell("LUT2", I0="s", I1="s", O="r")
+    (unit,) = (cell for cell in whole.cells.values() if cell["type"] == "unit")
+    for old, new in (("O", "o"), ("Q", "q")):
+        unit["connections"][new], unit["port_directions"][new] = unit["connections"].pop(old), unit["port_directions"].pop(old)
+    found = longest_paths(whole.module(), "xcup", blocks={"unit": inner.module()}).registers
+    assert {path.end: path.levels for path in found} == {"z": 1 + 2 + 1, "$cell$2": 1 + 1, "a": 1 + 1, "$cell$2.last": 3}
+    assert [path.levels for path in found] == [4, 3, 2, 2]
+
+
+def test_levels_do_not_depend_on_what_is_a_block():
+    """A row of equal modules, each with random tables between its ports and registers, flat and as blocks."""
+    random = Random(5)
+    for _ in range(20):
+        inner = Netlist().port("i0", "input").port("i1", "input").port("o0", "output").port("o1", "output")
+        nets = ["i0", "i1", "r"]
+        for number in range(6):
+            inner.cell("LUT2", I0=random.choice(nets), I1=random.choice(nets), O=f"n{number}")
+            nets.append(f"n{number}")
+        inner.cell("FDRE", C="clk", CE="1", D=nets[-1], R=random.choice(nets), Q="r")
+        inner.cell("LUT1", I0=random.choice(nets), O="o0").cell("LUT1", I0=random.choice(nets), O="o1")
+        assert _best(_row(inner, flat=True), {}) == _best(_row(inner, flat=False), {"unit": inner.module()}) > 0
+
+
+def _row(inner: Netlist, *, flat: bool) -> Netlist:
+    """Three of the modules between registers."""
+    whole = Netlist()
+    for side in "01":
+        whole.cell("FDRE", C="clk", CE="1", D=f"x{side}", R="0", Q=f"0.o{side}")
+        whole.cell("FDRE", C="clk", CE="1", D=f"3.o{side}", R="0", Q=f"z{side}")
+    for number in range(3):
+        names = {f"i{side}": f"{number}.o{side}" for side in "01"} | {f"o{side}": f"{number + 1}.o{side}" for side in "01"}
+        if flat:
+            back = {bit: net for net, bit in inner.bits.items()}
+            for cell in inner.cells.values():
+                pins = {pin: [names.get(back[b], f"{number}.{back[b]}") if isinstance(b, int) else b for b in bits]
+                        for pin, bits in cell["connections"].items()}  # fmt: skip
+                whole.cell(cell["type"], **pins)
+        else:
+            whole.cell("unit", **names)
+            unit = list(whole.cells.values())[-1]
+            unit["port_directions"] = {pin: "output" if pin[0] == "o" else "input" for pin in names}
+    return whole
+
+
+def _best(netlist: Netlist, blocks: dict[str, Any]) -> float:
+    return longest_paths(netlist.module(), "xcup", blocks=blocks).registers[0].levels

@@ -32,6 +32,30 @@ module top(input clk, we, input [9:0] ra, wa, input [127:0] d, output reg [127:0
 endmodule
 """
 
+ELEMENTS = """
+module \\top.element (clk, a, sum, o);
+  input clk; wire clk;
+  input [7:0] a; wire [7:0] a;
+  input [19:0] sum; wire [19:0] sum;
+  output [19:0] o; reg [19:0] o;
+  reg [7:0] held; reg [15:0] product;
+  always @(posedge clk) begin held <= a; product <= held * held; o <= sum + product; end
+endmodule
+module top(clk, a, o);
+  input clk; wire clk;
+  input [23:0] a; wire [23:0] a;
+  output [19:0] o; wire [19:0] o;
+  wire [19:0] s1, s2, s3;
+  reg [19:0] first;
+  always @(posedge clk) first <= ~s3 ^ {a[7:0], 12'd0};
+  \\top.element  one (.clk(clk), .a(a[7:0]), .sum(first), .o(s1));
+  \\top.element  two (.clk(clk), .a(a[15:8]), .sum(s1), .o(s2));
+  \\top.element  three (.clk(clk), .a(a[23:16]), .sum(s2), .o(s3));
+  assign o = s3;
+endmodule
+"""
+"""Three equal elements in a row."""
+
 COUNTER = """
 module top(input clk, output reg [31:0] count);
   always @(posedge clk) count <= count + 32'd1;
@@ -66,6 +90,14 @@ def test_a_counter_is_a_chain_and_the_second_time_cached():
     again = synthesise(COUNTER, "top", say=passes.append)
     assert again.cached
     assert {**again.to_dict(), "cached": False} == first.to_dict()
+
+
+def test_a_block_is_mapped_once_and_counted_as_often_as_it_stands():
+    flat, blocks = synthesise(ELEMENTS, "top"), synthesise(ELEMENTS, "top", blocks=r"top\.element")
+    assert flat.resources == blocks.resources and blocks.resources["DSP48E2"] == 3
+    assert [path.levels for path in blocks.paths.registers] == [3.0, 1.5, 1.5, 1.5, 1.5, 1.0]
+    assert {path.levels for path in blocks.paths.registers} == {path.levels for path in flat.paths.registers}
+    assert {path.words() for path in blocks.paths.registers} >= {"one.held[0] -> DSP48E2 -> one.product.D", "s1[0] -> two.sum"}
 
 
 def test_what_yosys_refuses_is_told():
@@ -106,7 +138,7 @@ def test_the_ultra96_core_fits():
     arch = load_arch(str(ULTRA96))
     check_fits(arch, ZU3EG)
     needed = needs(arch)
-    assert sum(needed.memories.values()) == 90 + 36 + 30 + 7.5
+    assert sum(needed.memories.values()) == 90 + 36 + 30 + 7.5 + 8
     assert sum(needed.multipliers.values()) == 16 * 16 + 32 + 48
 
 
