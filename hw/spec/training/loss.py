@@ -31,7 +31,7 @@ def log(x: np.ndarray) -> np.ndarray:
 
 
 def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray, loss_scale: float) -> tuple[float, np.ndarray]:
-    """Mean loss, and its gradient times the loss scale as float16 (N, classes).
+    """Mean loss, and its gradient times the loss scale as float16 (N, classes), rounded to float32 first.
 
     logits float16 (N, classes), labels integers (N,). Sums run over the classes in ascending order. Raises ValueError for labels that
     are no class and for logits that are not finite.

@@ -1,4 +1,4 @@
-"""Momentum SGD with weight decay, rounded as the core does it: five FP32 operations in this order, none fused."""
+"""Momentum SGD with weight decay, rounded as the core does it: seven FP32 operations in this order, none fused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Hyper:
 
 
 def updated(value: Array, velocity: Array, gradient: Array, hyper: Hyper, decay: float) -> tuple[Array, Array]:
-    """New value and velocity, float32: ``v = v * momentum + (value * decay + g / loss scale); value = value - v * rate``."""
+    """New value and velocity, float32: ``v = v * momentum + (value * decay + g * (1 / loss scale)); value = value - v * rate``."""
     shape = np.shape(value)
     k, mu, wd, lr = (np.broadcast_to(np.float32(c), shape) for c in (1 / hyper.loss_scale, hyper.momentum, decay, hyper.learning_rate))
     step = add(multiply(value, wd), multiply(gradient, k))
