@@ -113,7 +113,7 @@ def reciprocal(w: PoolWindow) -> np.float32:
 
 
 def average_pool(x: Array, w: PoolWindow) -> Array:
-    """Means of windows: ``acc = FP16(x_0 * r); acc = FP16(acc + x_i * r)`` in raster order, r = FP32(1 / n). Windows must not overlap."""
+    """Means of windows: ``acc = FP16(x_0 * r); acc = FP16(acc + x_i * r)``, raster order, r = FP32(1 / n). Windows must not overlap."""
     size = w.size(*x.shape[1:3])
     first, *others = (_lattice(x, w, size, place) for place in w.places())
     result = scaled(first, reciprocal(w))
