@@ -1,8 +1,10 @@
 // The AXI4 memory behind one manager of the core. Timing is a definition, not a fit:
-//   * AW, W and AR are ready in every cycle but for stalls (and W for write_interval - 1 cycles after each beat).
-//   * A read burst whose AR is accepted in cycle t has its first beat valid in cycle max(t + read_latency, e), where e is
-//     the cycle after the previous burst's last slot. A beat has a slot of read_interval cycles and ends not before it
-//     is accepted; the next beat is valid in the cycle after the slot.
+//   * AW and AR are ready in every cycle but for stalls, W when the slot of the beat before is over.
+//   * A read burst whose AR is accepted in cycle t has its first beat valid in cycle t + read_latency, or when the slot of
+//     the beat before is over. A beat ends not before it is accepted; the next is valid in the cycle after.
+//   * A beat has a slot of read_interval / read_beats cycles (write_interval / write_beats), at least 1. Slots follow each
+//     other without rounding: a beat comes in the first cycle that begins in or after the end of the slot before. One that
+//     comes a cycle or more later than that begins a slot of its own.
 //   * With its last data beat accepted in cycle t, and its AW not later, a write has B valid in cycle t + write_latency,
 //     or in the cycle after the previous B was accepted if that is later. Bursts are served in the order of acceptance.
 //   * Stalls only add to this: a cycle withheld on READY, or on raising VALID, which is then held.
@@ -18,6 +20,21 @@
 #include "Vdut.h"
 #include "checker.h"
 #include "records.h"
+
+// Slots of beats in one direction, in units of 1 / beats of a cycle.
+class Slots {
+  public:
+    Slots(uint64_t interval, uint64_t beats) : interval_(interval), beats_(beats) {}
+    void restart() { free_ = 0; }
+    bool open(uint64_t cycle) const { return cycle * beats_ >= free_; }
+    void take(uint64_t cycle) {
+        if (cycle * beats_ >= free_ + beats_) free_ = cycle * beats_;
+        free_ += interval_;
+    }
+
+  private:
+    uint64_t interval_, beats_, free_ = 0;
+};
 
 struct ManagerPins {
     CData *awid, *awlen, *awsize, *awburst, *awlock, *awcache, *awprot, *awvalid, *awready;
@@ -71,7 +88,9 @@ class AxiMemory {
   public:
     uint64_t stalled[CHANNELS] = {};
 
-    AxiMemory(Shared& shared, const ManagerPins& pins, unsigned number) : shared_(shared), pins_(pins), number_(number) {
+    AxiMemory(Shared& shared, const ManagerPins& pins, unsigned number) : shared_(shared), pins_(pins), number_(number),
+          read_slots_(shared.config.read_interval, shared.config.read_beats),
+          write_slots_(shared.config.write_interval, shared.config.write_beats) {
         for (unsigned channel = 0; channel < CHANNELS; ++channel)
             stalls_[channel].seed(shared.config.stall_seed * 64 + number * 8 + channel, shared.config.stall[channel]);
     }
@@ -82,7 +101,8 @@ class AxiMemory {
         beats_.clear();
         answers_.clear();
         read_valid_ = answer_valid_ = false;
-        read_free_ = write_open_ = 0;
+        read_slots_.restart();
+        write_slots_.restart();
         *pins_.awready = *pins_.wready = *pins_.arready = *pins_.bvalid = *pins_.rvalid = 0;
         hold_aw_.clear();
         hold_w_.clear();
@@ -99,7 +119,7 @@ class AxiMemory {
         const bool silent = shared_.silent();
         drive_ready(pins_.awready, AW, silent);
         drive_ready(pins_.arready, AR, silent);
-        drive_ready(pins_.wready, W, silent || shared_.cycle < write_open_);
+        drive_ready(pins_.wready, W, silent || !write_slots_.open(shared_.cycle));
         if (!silent) {
             if (!read_valid_ && !reads_.empty()) raise_read();
             if (!answer_valid_ && !answers_.empty()) raise_answer();
@@ -148,7 +168,7 @@ class AxiMemory {
     std::deque<Write> writes_, answers_;  // waiting for data, for their answer
     std::deque<StoredBeat> beats_;
     bool read_valid_ = false, answer_valid_ = false;
-    uint64_t read_free_ = 0, write_open_ = 0;  // cycles from which the next beat may come
+    Slots read_slots_, write_slots_;
     HoldCheck<AddressPhase> hold_aw_, hold_ar_;
     HoldCheck<WriteBeat> hold_w_;
 
@@ -168,13 +188,13 @@ class AxiMemory {
 
     void raise_read() {
         Read& read = reads_.front();
-        if (shared_.cycle < std::max(read.due, read_free_)) return;
+        if (shared_.cycle < read.due || !read_slots_.open(shared_.cycle)) return;
         if (stalls_[R].draw()) {
             ++stalled[R];
             return;
         }
         read_valid_ = true;
-        read_free_ = shared_.cycle + shared_.config.read_interval;
+        read_slots_.take(shared_.cycle);
         std::memcpy(pins_.rdata->data(), read.data + read.next * BEAT_BYTES, BEAT_BYTES);
         *pins_.rresp = read.responses[read.next];
         *pins_.rlast = read.next + 1 == read.beats;
@@ -284,7 +304,7 @@ class AxiMemory {
         hold_w_.observe(shared_.violations, shared_.cycle, "W", number_, valid, ready, beat);
         stalled[W] += valid && withheld_[W];
         if (!valid || !ready) return;
-        write_open_ = shared_.cycle + shared_.config.write_interval;
+        write_slots_.take(shared_.cycle);
         beats_.push_back({beat, shared_.cycle, shared_.index});
     }
 

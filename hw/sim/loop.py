@@ -56,21 +56,32 @@ class RegisterError(SimulationError):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTiming:
-    """Timing of the memory in cycles, each at least 1, per manager.
+    """Timing of the memory in cycles, each number at least 1, per manager.
 
-    A read accepted in cycle t has its first beat in cycle max(t + read_latency, end of the previous burst + 1), and a
-    beat every `read_interval` cycles. A write whose last beat (and address) is accepted by cycle t is answered in cycle
-    t + write_latency; a data beat is accepted every `write_interval` cycles.
+    A read accepted in cycle t has its first beat in cycle t + read_latency, or when the slot of the beat before is over if that is
+    later. A beat has a slot of read_interval / read_beats cycles, at least 1: with 5 / 4 four beats come in five cycles. Slots follow
+    each other without rounding, a beat comes in the first whole cycle behind the end of the slot before; one that comes a cycle or more
+    later begins a slot anew. A write whose last beat (and address) is accepted by cycle t is answered in cycle t + write_latency; its
+    data beats have slots of write_interval / write_beats cycles.
     """
 
     read_latency: int = 20
     write_latency: int = 10
     read_interval: int = 1
     write_interval: int = 1
+    read_beats: int = 1
+    write_beats: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("read_latency", "write_latency", "read_interval", "write_interval"):
+        for name in TIMING_FIELDS:
             _check_range(f"MemoryTiming.{name}", getattr(self, name), 1, 1_000_000)
+        for what in ("read", "write"):
+            interval, beats = getattr(self, f"{what}_interval"), getattr(self, f"{what}_beats")
+            if interval < beats:
+                raise ValueError(f"MemoryTiming.{what}_interval must be {what}_beats or more cycles, not {interval} for {beats} beats")
+
+
+TIMING_FIELDS = ("read_latency", "write_latency", "read_interval", "write_interval", "read_beats", "write_beats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +339,7 @@ def _config(
         stall=tuple(getattr(stalls, channel) for channel in records.CHANNELS),
         trace_writes=trace_writes,
         random_state=state_seed is not None,
-        **{name: getattr(timing, name) for name in ("read_latency", "write_latency", "read_interval", "write_interval")},
+        **{name: getattr(timing, name) for name in TIMING_FIELDS},
     )
 
 

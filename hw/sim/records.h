@@ -11,9 +11,11 @@ constexpr unsigned BEAT_BYTES = 16;
 struct Config {
     uint64_t memory_base, memory_bytes;  // bytes; memory answers in [base, base + bytes)
     uint64_t stall_seed, state_seed;
-    uint32_t read_latency, write_latency, read_interval, write_interval;  // cycles
-    uint32_t stall[CHANNELS];                                             // probability per cycle, in 1/256
-    uint32_t trace_writes, random_state;                                  // flags
+    uint32_t read_latency, write_latency;   // cycles
+    uint32_t read_interval, read_beats;     // so many beats take so many cycles
+    uint32_t write_interval, write_beats;
+    uint32_t stall[CHANNELS];               // probability per cycle, in 1/256
+    uint32_t trace_writes, random_state;    // flags
 };
 
 struct FaultRange {

@@ -3,9 +3,9 @@
 Every core's shell and transfer engines are the same, so this is part of every core's timing model.
 
 The memory: addresses are always accepted; the first beat of a read whose address was accepted in cycle t is valid in cycle
-t + read_latency, or when the last burst's time is over if that is later; a beat takes ``beat_interval`` cycles, or more where
-it is accepted later than that, and the next is valid in the cycle after. A write's
-response is valid ``write_latency`` cycles after its last beat was accepted.
+t + read_latency, or when the slot of the beat before is over if that is later. A beat has a slot of ``beat_interval / beats`` cycles.
+Slots follow each other without rounding: a beat comes in the first whole cycle behind the end of the slot before, and one that comes a
+cycle or more later begins a slot anew. A write's response is valid ``write_latency`` cycles after its last beat was accepted.
 """
 
 from __future__ import annotations
@@ -50,16 +50,34 @@ HEADER_SAVES = 1
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTiming:
-    """Latencies in cycles, at least 1; ``beat_interval`` is 1 for a beat per cycle."""
+    """Latencies in cycles, at least 1; ``beats`` beats take ``beat_interval`` cycles, each of them at least one."""
 
     read_latency: int
     write_latency: int
     beat_interval: int = 1
+    beats: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("read_latency", "write_latency", "beat_interval"):
+        for name in ("read_latency", "write_latency", "beat_interval", "beats"):
             if (value := getattr(self, name)) < 1:
-                raise ValueError(f"memory timing {name} must be at least 1 cycle, not {value}")
+                raise ValueError(f"memory timing {name} must be at least 1, not {value}")
+        if self.beat_interval < self.beats:
+            raise ValueError(f"memory timing beat_interval must be at least beats = {self.beats}, not {self.beat_interval}")
+
+
+class _Slots:
+    """Slots of the beats of one direction, in units of 1 / beats of a cycle."""
+
+    def __init__(self, memory: MemoryTiming) -> None:
+        self._interval, self._beats = memory.beat_interval, memory.beats
+        self._free = 0
+
+    def take(self, due: int, beats: int) -> int:
+        """The cycle of the last of so many beats, of which the first comes in cycle ``due`` or when its slot begins."""
+        if due * self._beats >= self._free + self._beats:
+            self._free = due * self._beats
+        self._free += beats * self._interval
+        return -((self._interval - self._free) // self._beats)
 
 
 class Issue:
@@ -97,20 +115,17 @@ class _Beats:
     """When the beats of reads are accepted: each stays in the data register for ``hold`` cycles. ``last``: of the last beat."""
 
     def __init__(self, memory: MemoryTiming, hold: int) -> None:
-        self._interval, self._hold = memory.beat_interval, hold
-        self._free = 0
+        self._slots, self._hold = _Slots(memory), hold
         self.last = -hold
 
     def burst(self, due: int, beats: int) -> None:
         """A burst whose first beat is valid in cycle ``due``, if those before it are over."""
         if self._hold == 1:
             # Each beat is accepted when it is valid.
-            self._free = max(due, self._free) + beats * self._interval
-            self.last = self._free - self._interval
+            self.last = self._slots.take(due, beats)
             return
         for _ in range(beats):
-            valid = max(due, self._free, self.last + 1)
-            self._free = valid + self._interval
+            valid = self._slots.take(max(due, self.last + 1), 1)
             self.last = max(valid, self.last + self._hold)
 
 
@@ -136,11 +151,11 @@ def store_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bas
     Words never wait for the on-chip memory: the first of a run is there before its first burst can be issued, and the
     prefetch covers the memory's latency.
     """
-    issue, sent, answered = Issue(arch), -memory.beat_interval, -1
+    issue, slots, sent, answered = Issue(arch), _Slots(memory), -1, -1
     for word in _runs(instruction, "STORE", bases):
         for issued, beats in issue.run(word, instruction["n0"]):
             taken = max(issued + STORE_BEAT, sent)
-            sent = max(taken + 1, sent + memory.beat_interval) + (beats - 1) * memory.beat_interval
+            sent = slots.take(taken + 1, beats)
             answered = max(sent + memory.write_latency, answered + 1)
             issue.retired(answered)
     return answered + STORE_END
@@ -148,11 +163,9 @@ def store_cycles(instruction: Instruction, arch: Arch, memory: MemoryTiming, bas
 
 def fetch_cycles(arch: Arch, memory: MemoryTiming) -> int:
     """Cycles from one instruction's retirement to the next one's issue."""
-    issue, free, last = Issue(arch), 0, 0
+    issue, slots, last = Issue(arch), _Slots(memory), 0
     for issued, beats in issue.run(0, INSTRUCTION_BYTES // WORD_BYTES):
-        first = max(issued + ADDRESS + memory.read_latency, free)
-        free = first + beats * memory.beat_interval
-        last = free - memory.beat_interval
+        last = slots.take(issued + ADDRESS + memory.read_latency, beats)
         issue.retired(last)
     return last + FETCH_END
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
     """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
-    if timing.read_interval != timing.write_interval:
+    if (timing.read_interval, timing.read_beats) != (timing.write_interval, timing.write_beats):
         return None
     arch, instructions = program.arch, program.instructions()
     bases = [region.base for region in placement.regions]
     memory = MemoryTiming(
-        read_latency=timing.read_latency, write_latency=timing.write_latency, beat_interval=timing.read_interval
+        read_latency=timing.read_latency,
+        write_latency=timing.write_latency,
+        beat_interval=timing.read_interval,
+        beats=timing.read_beats,
     )
     return functools.cache(lambda index: instruction_cycles(instructions[index], arch, memory, bases))
 

@@ -38,11 +38,17 @@ def _generator(bench: CoreBench, seed: int) -> Generator:
     return Generator(ARCH, seed, bench.region_bytes)
 
 
-@pytest.mark.parametrize("latency", [(1, 1, 1), (20, 10, 1), (57, 33, 3)])
-def test_cycles_of_instructions_and_programs_equal_the_timing_model(core_build: SimulationBuild, latency: tuple[int, int, int]) -> None:
-    read, write, interval = latency
-    timing = LoopTiming(read_latency=read, write_latency=write, read_interval=interval, write_interval=interval)
-    memory = MemoryTiming(read_latency=read, write_latency=write, beat_interval=interval)
+@pytest.mark.parametrize(
+    "latency, slot", [((1, 1), (1, 1)), ((20, 10), (1, 1)), ((57, 33), (3, 1)), ((40, 20), (5, 4)), ((9, 4), (7, 3))]
+)
+def test_cycles_of_instructions_and_programs_equal_the_timing_model(
+    core_build: SimulationBuild, latency: tuple[int, int], slot: tuple[int, int]
+) -> None:
+    (read, write), (interval, beats) = latency, slot
+    timing = LoopTiming(
+        read_latency=read, write_latency=write, read_interval=interval, write_interval=interval, read_beats=beats, write_beats=beats
+    )
+    memory = MemoryTiming(read_latency=read, write_latency=write, beat_interval=interval, beats=beats)
     bases, compared = [region.base for region in REGIONS], 0
     with CoreBench(core_build, seed=4, timing=timing) as bench:
         bench.fill()

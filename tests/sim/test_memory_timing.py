@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,15 +13,24 @@ from tests.sim import copy_engine as ce
 from tests.sim import streamer
 
 TIMINGS = [
-    MemoryTiming(read_latency=read, write_latency=write, read_interval=read_interval, write_interval=write_interval)
-    for read, write, read_interval, write_interval in (
-        (1, 1, 1, 1),
-        (20, 10, 1, 1),
-        (37, 5, 2, 1),
-        (5, 90, 1, 3),
-        (8, 8, 4, 2),
+    MemoryTiming(read_latency=read, write_latency=write, read_interval=r, read_beats=rb, write_interval=w, write_beats=wb)
+    for read, write, (r, rb), (w, wb) in (
+        (1, 1, (1, 1), (1, 1)),
+        (20, 10, (1, 1), (1, 1)),
+        (37, 5, (2, 1), (1, 1)),
+        (5, 90, (1, 1), (3, 1)),
+        (8, 8, (4, 1), (2, 1)),
+        (40, 20, (5, 4), (5, 4)),
+        (7, 6, (7, 3), (9, 8)),
     )
 ]
+
+
+def slots(first: int, beats: int, interval: int, per: int, free: Fraction = Fraction(0)) -> tuple[int, Fraction]:
+    """The last of so many beats, of which the first may come in cycle ``first`` and not before ``free``; and the end of its slot."""
+    begin = free if first < free + 1 else Fraction(first)
+    length = Fraction(interval, per)
+    return math.ceil(begin + (beats - 1) * length), begin + beats * length
 
 
 @pytest.mark.parametrize("timing", TIMINGS)
@@ -29,9 +40,8 @@ def test_serial_bursts(engine_build, open_loop, start_copy, timing):
     start_copy(loop, 4)
     loop.run(10_000)
     instructions = loop.trace().instructions
-    last = ce.BEATS - 1
-    read_end = instructions["issue"] + timing.read_latency + last * timing.read_interval
-    write_end = read_end + 2 + last * timing.write_interval
+    read_end = instructions["issue"] + timing.read_latency + slots(0, ce.BEATS, timing.read_interval, timing.read_beats)[0]
+    write_end = read_end + 2 + slots(0, ce.BEATS, timing.write_interval, timing.write_beats)[0]
     assert np.array_equal(instructions["retire"], write_end + timing.write_latency)
     assert np.array_equal(instructions["issue"][1:], instructions["retire"][:-1] + 1)
     assert len(instructions) == 4
@@ -42,11 +52,10 @@ def test_serial_bursts(engine_build, open_loop, start_copy, timing):
 def test_overlapping_reads(streamer_build, open_loop, timing):
     loop = run_streamer(streamer_build, open_loop, timing)
     instructions = loop.trace().instructions
-    free = 0
+    free = Fraction(0)
     for (_, beats), issue, retire in zip(streamer.READS, instructions["issue"], instructions["retire"], strict=True):
-        first = max(issue + timing.read_latency, free)
-        assert retire == first + (beats - 1) * timing.read_interval
-        free = retire + timing.read_interval
+        last, free = slots(int(issue) + timing.read_latency, beats, timing.read_interval, timing.read_beats, free)
+        assert retire == last
     assert np.array_equal(instructions["issue"], instructions["issue"][0] + np.arange(4))
     assert loop.read_register(streamer.READ_BEATS) == sum(beats for _, beats in streamer.READS)
 
@@ -57,7 +66,7 @@ def test_write_data_ahead_of_its_address(streamer_build, open_loop, timing):
     loop = run_streamer(streamer_build, open_loop, timing)
     writes = loop.trace().memory_writes
     start = writes["cycle"][0]
-    beats = np.arange(len(writes)) * timing.write_interval
+    beats = np.array([slots(0, count + 1, timing.write_interval, timing.write_beats)[0] for count in range(len(writes))])
     assert np.array_equal(writes["cycle"] - start, beats)
     assert writes["address"].tolist() == [0x3000, 0x3010, 0x3020, 0x3030, 0x5010]
     assert writes["strobe"].tolist() == [0xFFFF] * 4 + [1]
@@ -89,7 +98,12 @@ def run_streamer(build, open_loop, timing):
 
 
 def test_timing_must_be_positive():
-    names = ("read_latency", "write_latency", "read_interval", "write_interval")
+    names = ("read_latency", "write_latency", "read_interval", "write_interval", "read_beats", "write_beats")
     for name, value in itertools.product(names, (0, -1)):
         with pytest.raises(ValueError, match=rf"MemoryTiming\.{name} must be 1 to 1000000, not {value}"):
             MemoryTiming(**{name: value})
+
+
+def test_a_beat_takes_a_cycle_at_least():
+    with pytest.raises(ValueError, match=r"MemoryTiming\.read_interval must be read_beats or more cycles, not 3 for 4 beats"):
+        MemoryTiming(read_interval=3, read_beats=4)
