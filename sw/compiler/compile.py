@@ -54,7 +54,8 @@ def check_graph(graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
 def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
     """The program that computes a graph on an architecture; raises CompileError with all obstacles if there are any.
 
-    Region 0 holds parameters, 1 the inputs, 2 the outputs, 3 scratch. Equal graphs give equal bytes.
+    Region 0 holds parameters, 1 the inputs, 2 the outputs, 3 scratch. Equal graphs give equal bytes. Intermediates are tensors of the
+    given graph; of those that only its simplified form has the program tells nothing.
     """
     simple = simplified(graph)
     analysis = _analyse(simple, arch)
@@ -65,7 +66,8 @@ def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
     for tiled in analysis.tiled:
         _lower(tiled, analysis.plan, emitter)
         whole[analysis.plan.views[tiled.step.target].base] = len(emitter.layers) - 1
-    program = _assemble(simple, analysis, emitter, _intermediates(whole, analysis.plan))
+    known = tuple(entry for entry in _intermediates(whole, analysis.plan) if entry.layout.name in graph.tensors)
+    program = _assemble(simple, analysis, emitter, known)
     prove_memory(program, graph)
     prove_feature_memory(program)
     return program

@@ -1,8 +1,11 @@
-"""Graphs rewritten into equal ones that the core runs in fewer steps.
+"""Graphs rewritten into equal ones that the core runs in fewer steps or cycles.
 
 A concatenation of two equal parts, shuffled in two groups, is a shuffle join. Where halves are taken of the result that form is
 better: the array zips words as it writes them, so that each half fills words again, while halves of shuffled views would have to
 be gathered channel by channel.
+
+A 1 x 1 convolution computes each pixel alone, so it gives the same codes before an upsampling as behind it, from a fourth of the
+pixels. Where only such convolutions read an upsampled tensor, they move before it.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hw.spec.ops import Concat, Shuffle, ShuffleJoin, Slice
+from hw.spec.ops import Concat, Conv2d, Shuffle, ShuffleJoin, Slice, Upsample2x
 from sw.compiler.fuse import users
-from sw.graph import IntegerGraph, Node
+from sw.graph import IntegerGraph, Node, TensorSpec
 
 
 def simplified(graph: IntegerGraph) -> IntegerGraph:
-    """The same function of the same inputs; tensors that were only steps on the way may be gone."""
+    """The same function of the same inputs; tensors that were only steps on the way may be gone, and others be there."""
+    return _at_source_resolution(_with_joins(graph))
+
+
+def _with_joins(graph: IntegerGraph) -> IntegerGraph:
     readers, producer = users(graph), {node.output: node for node in graph.nodes}
     joined = {node.name: producer[node.inputs[0]] for node in graph.nodes if _is_join(node, graph, readers, producer)}
     gone = {concat.name for concat in joined.values()}
@@ -44,3 +51,35 @@ def _is_half(node: Node, channels: int) -> bool:
     if not isinstance(node.operation, Slice):
         return False
     return (2 * node.operation.start, 2 * node.operation.stop) in ((0, channels), (channels, 2 * channels))
+
+
+def _at_source_resolution(graph: IntegerGraph) -> IntegerGraph:
+    """1 x 1 convolutions of upsampled tensors before the upsampling, as often as one stands behind another."""
+    readers = users(graph)
+    moved = [node for node in graph.nodes if isinstance(node.operation, Upsample2x) and _only_pointwise(node, graph, readers)]
+    if not moved:
+        return graph
+    sources, tensors = {node.output: node.inputs[0] for node in moved}, dict(graph.tensors)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node in moved:
+            continue
+        if node.inputs[0] not in sources:
+            nodes.append(node)
+            continue
+        (channels, height, width), small = tensors[node.output].shape, f"{node.output} before upsampling"
+        tensors[small] = TensorSpec(shape=(channels, height // 2, width // 2), fmt=tensors[node.output].fmt)
+        nodes.append(replace(node, inputs=(sources[node.inputs[0]],), output=small))
+        nodes.append(Node(name=f"{node.name} upsampled", operation=Upsample2x(), inputs=(small,), output=node.output))
+    kept = {name: spec for name, spec in tensors.items() if name not in sources}
+    return _at_source_resolution(replace(graph, nodes=tuple(nodes), tensors=kept))
+
+
+def _only_pointwise(node: Node, graph: IntegerGraph, readers: Mapping[str, list[Node]]) -> bool:
+    found = readers[node.output]
+    return bool(found) and node.output not in graph.outputs and all(_is_pointwise(reader) for reader in found)
+
+
+def _is_pointwise(node: Node) -> bool:
+    conv = node.operation
+    return isinstance(conv, Conv2d) and conv.weight.shape[2:] == (1, 1) and (conv.stride, conv.padding) == (1, 0)

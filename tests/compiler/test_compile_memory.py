@@ -216,7 +216,7 @@ def merged() -> IntegerGraph:
     build.sum("s", "a", "t")
     build.add("cat", Concat(), "a", "s")
     build.add("up", Upsample2x(), build.conv("c", "cat", 16))
-    build.conv("d", "up", 16)
+    build.conv("d", "up", 16, kernel=(3, 3), padding=1)
     return build.graph("d", "t")
 
 
