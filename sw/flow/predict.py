@@ -16,18 +16,24 @@ if TYPE_CHECKING:
     from sw.runtime.training import TrainingSession
 
 
-def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
-    """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
+def model_timing(timing: LoopTiming) -> MemoryTiming | None:
+    """The timing model's words for the simulated memory; None where it does not describe it."""
     if (timing.read_interval, timing.read_beats) != (timing.write_interval, timing.write_beats):
         return None
-    arch, instructions = program.arch, program.instructions()
-    bases = [region.base for region in placement.regions]
-    memory = MemoryTiming(
+    return MemoryTiming(
         read_latency=timing.read_latency,
         write_latency=timing.write_latency,
         beat_interval=timing.read_interval,
         beats=timing.read_beats,
     )
+
+
+def predictor(program: Program, placement: Placement, timing: LoopTiming) -> Callable[[int], int] | None:
+    """From an instruction's index to its cycles; None where the memory is one that the model does not describe."""
+    if (memory := model_timing(timing)) is None:
+        return None
+    arch, instructions = program.arch, program.instructions()
+    bases = [region.base for region in placement.regions]
     return functools.cache(lambda index: instruction_cycles(instructions[index], arch, memory, bases))
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hw.sim.build import SimulationBuild
 from hw.spec.deform import DeformArch
@@ -17,39 +17,25 @@ from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
 from sw.models.mobilenet import SmallMobileNet
 from sw.models.resnet import PreActResNet, resnet20
+from sw.models.settled import settle, smooth_images
 from sw.quant import Recipe, codes_of, export, quantize_model
 from tests.e2e.every_layer import LAYERS, EveryLayer
 
 WIDE = {"weight_bits": 8, "first_layer_weight_bits": 8}
 
 
-def images(count: int, side: int, seed: int) -> Tensor:
-    """Smooth random images (count, 3, side, side): neighbouring pixels are alike, as in photographs."""
-    noise = torch.randn(count, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(seed))
-    return nn.functional.interpolate(noise, size=(side, side), mode="bilinear") * 1.5
-
-
-def settled(make: Callable[[], nn.Module], side: int) -> nn.Module:
-    """Random weights; BatchNorms that know the images and have coefficients of both signs."""
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        net = make()
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-                module.weight.data.uniform_(0.5, 1.5).mul_(torch.randint(0, 2, module.weight.shape) * 2 - 1)
-                module.bias.data.normal_(0, 0.3)
-        with torch.no_grad():
-            net.train()(images(32, side, 1))
-    return net.eval()
+        return make()
 
 
 def chain(make: Callable[[], nn.Module], side: int, arch: DeformArch, recipe: Recipe, simulation: Simulation,
           count: int = 2) -> tuple[IntegerGraph, Report]:
     """The graph, and the report of all links; asserted to be equal, and its tensors to be alive."""
-    model = quantize_model(settled(make, side), recipe)
-    model.calibrate([images(32, side, 2)])
-    x = images(count, side, 3)
+    model = quantize_model(settle(seeded(make), smooth_images(32, side, 1)), recipe)
+    model.calibrate([smooth_images(32, side, 2)])
+    x = smooth_images(count, side, 3)
     graph = export(model, x)
     trace = {name: codes.numpy() for name, codes in model.trace(x).items()}
     program = compile_graph(graph, arch)

@@ -471,7 +471,7 @@ def test_a_core_without_tables_refuses_to_load_one() -> None:
 
 
 def test_bad_parameters_raise() -> None:
-    with pytest.raises(ValueError, match="read_latency must be at least 1 cycle, not 0"):
+    with pytest.raises(ValueError, match="read_latency must be at least 1, not 0"):
         MemoryTiming(read_latency=0, write_latency=1)
     with pytest.raises(ValueError, match=r"banks must be in 1\.\.16, not 0"):
         RunLoopParameters(banks=0, queue=1)
