@@ -119,7 +119,7 @@ def _tile(step: Step, plan: MemoryPlan, arch: DeformArch) -> tuple[_Tiled, list[
         if step.sampling:
             layer = sample_layer(step, arch, plan)
         else:
-            layer = pw_layer(step, arch, plan.operand(step.source), plan.operand(step.target))
+            layer = pw_layer(step, arch, plan)
         problems = check_k_steps(step.name, layer.most_k_steps)
     else:
         layer = dw_layer(step, plan)

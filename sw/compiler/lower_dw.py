@@ -15,7 +15,7 @@ from sw.compiler.emit import Blob, Emitter, chip
 from sw.compiler.lower_copy import store
 from sw.compiler.plan import MemoryPlan
 from sw.compiler.steps import DwStep
-from sw.compiler.tiling import Span, Tiling, Window, spans, tiles
+from sw.compiler.tiling import Span, Tiling, Window, spans, tiles, transfer
 from sw.compiler.weights import RECORD_WORDS, TAP_WORDS, requantise_records, tap_weights
 
 REACH = max(OFFSET_MAX, -OFFSET_MIN)
@@ -32,6 +32,8 @@ class DwLayer:
     in_cols: int
     out_rows: int
     out_cols: int
+    in_pitch: int
+    out_pitch: int
     unit_words: int = 1
 
     @property
@@ -63,10 +65,16 @@ class DwLayer:
             "parameter_words": (self.tap_words + RECORD_WORDS) * words,
         }
 
-    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
+    def moved(self, words: int, rows: int) -> tuple[int, int, int]:
         parameters = (self.tap_words + RECORD_WORDS) * self.total_words
-        in_rows = sum(self.window.rows(span).size for span in spans(self.out_rows, rows))
-        return parameters, self.map_size(self.out_rows), in_rows * self.row_pitch(self.total_words)
+        pixels = sum(self.window.rows(span).size for span in spans(self.out_rows, rows)) * self.in_cols
+        groups = [group.size for group in spans(self.total_words, words)]
+        pairs = sum(transfer(pixels, size, self.in_pitch) + self._result(size) for size in groups)
+        return parameters, self.map_size(self.out_rows), pairs
+
+    def _result(self, words: int) -> int:
+        pixels = self.out_rows * self.out_cols
+        return transfer(4 * pixels, words, 0) if self.step.upsample else transfer(pixels, words, self.out_pitch)
 
 
 def dw_layer(step: DwStep, plan: MemoryPlan) -> DwLayer:
@@ -74,6 +82,7 @@ def dw_layer(step: DwStep, plan: MemoryPlan) -> DwLayer:
     return DwLayer(
         step=step, total_words=target.words, in_rows=source.rows, in_cols=source.cols,
         out_rows=target.rows >> step.upsample, out_cols=target.cols >> step.upsample,
+        in_pitch=source.pitch, out_pitch=target.pitch,
     )  # fmt: skip
 
 

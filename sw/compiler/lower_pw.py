@@ -18,7 +18,7 @@ from sw.compiler.lower_copy import store
 from sw.compiler.plan import MemoryPlan, Operand
 from sw.compiler.proof import is_wide
 from sw.compiler.steps import PwStep
-from sw.compiler.tiling import Span, Tiling, Window, spans, tiles
+from sw.compiler.tiling import Span, Tiling, Window, spans, tiles, transfer
 from sw.compiler.weights import RECORD_WORDS, array_weights, expand, requantise_records
 
 SLOTS = 16
@@ -37,6 +37,9 @@ class PwLayer:
     in_cols: int
     out_rows: int
     out_cols: int
+    in_pitch: int
+    out_pitch: int
+    left_pitch: int
 
     @property
     def total_words(self) -> int:
@@ -88,27 +91,36 @@ class PwLayer:
             "parameter_words": RECORD_WORDS * words,
         }
 
-    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
+    def moved(self, words: int, rows: int) -> tuple[int, int, int]:
         parameters = sum(map(self.k_steps, self.reads)) * self.arch.weight_word_units + RECORD_WORDS * self.total_words
         pixels = sum(self.window.rows(span).size for span in spans(self.out_rows, rows)) * self.in_cols
         sources = [self.group_reads(group) for group in spans(self.total_words, words)]
-        if len(set(sources)) == 1:
-            return parameters, pixels * sources[0].size, 0
-        return parameters, 0, pixels * sum(source.size for source in sources)
+        stripes = [transfer(pixels, source.size, self.in_pitch) for source in sources]
+        results = self.results_moved(words)
+        return (parameters, stripes[0], results) if len(set(sources)) == 1 else (parameters, 0, sum(stripes) + results)
+
+    def results_moved(self, words: int) -> int:
+        """About the cycles of all loads of what is merged, and of all stores."""
+        pixels, sizes = self.out_rows * self.out_cols, [group.size for group in spans(self.total_words, words)]
+        lefts = 0 if self.step.left is None else sum(transfer(pixels, size, self.left_pitch) for size in sizes)
+        copies, pitch = (4, 0) if self.step.upsample else (1, self.out_pitch)
+        return lefts + sum(transfer(copies * pixels, self.factor * size, pitch) for size in sizes)
 
 
-def pw_layer(step: PwStep, arch: DeformArch, source: Operand, target: Operand) -> PwLayer:
-    return PwLayer(**layer_sizes(step, arch, source, target))
+def pw_layer(step: PwStep, arch: DeformArch, plan: MemoryPlan) -> PwLayer:
+    return PwLayer(**layer_sizes(step, arch, plan))
 
 
-def layer_sizes(step: PwStep, arch: DeformArch, source: Operand, target: Operand) -> dict[str, Any]:
+def layer_sizes(step: PwStep, arch: DeformArch, plan: MemoryPlan) -> dict[str, Any]:
     """What a :class:`PwLayer` is made of."""
+    source, target = plan.operand(step.source), plan.operand(step.target)
     wide = is_wide(step.weight)
     unit_words = arch.weight_word_units * (1 if wide else 2)
     return {
         "step": step, "arch": arch, "wide": wide, "unit_words": unit_words, "reads": tile_reads(step, unit_words),
         "in_rows": source.rows, "in_cols": source.cols,
         "out_rows": target.rows >> step.upsample, "out_cols": target.cols >> step.upsample,
+        "in_pitch": source.pitch, "out_pitch": target.pitch, "left_pitch": plan.operand(step.left).pitch if step.left else 0,
     }  # fmt: skip
 
 

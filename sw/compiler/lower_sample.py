@@ -68,20 +68,21 @@ class SampleLayer(PwLayer):
         needs = super().needs(words, rows)
         return needs | {"row_words": self.row_words(rows), "parameter_words": needs["parameter_words"] + RECORD_WORDS}
 
-    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
-        """A cycle of sampling counts as a word that is loaded."""
-        parameters, _, _ = super().loaded(words, rows)
+    def moved(self, words: int, rows: int) -> tuple[int, int, int]:
+        """A cycle of sampling counts as one of a transfer."""
+        parameters, _, _ = super().moved(words, rows)
         loaded = sum(self.window.rows(span).size for span in spans(self.out_rows, rows)) * self.in_cols
         per_word = loaded + SAMPLE_SIDE * self.sampling.taps * self.out_rows * self.out_cols
         sources = [self.group_reads(group) for group in spans(self.total_words, words)]
         stripes = [self.map_size(self.out_rows) + source.size * per_word for source in sources]
-        return (parameters, stripes[0], 0) if len(set(sources)) == 1 else (parameters, 0, sum(stripes))
+        results = self.results_moved(words)
+        return (parameters, stripes[0], results) if len(set(sources)) == 1 else (parameters, 0, sum(stripes) + results)
 
 
 def sample_layer(step: PwStep, arch: DeformArch, plan: MemoryPlan) -> SampleLayer:
     assert step.sampling is not None
     offset = plan.operand(step.sampling.offset)
-    sizes = layer_sizes(step, arch, plan.operand(step.source), plan.operand(step.target))
+    sizes = layer_sizes(step, arch, plan)
     return SampleLayer(**sizes, sampling=step.sampling, offset_format=offset.spec.fmt, offset_words=offset.words)
 
 

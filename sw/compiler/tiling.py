@@ -54,8 +54,9 @@ class Layer(Protocol):
     """What the search must know of a layer.
 
     ``total_words`` channel words are cut in multiples of ``unit_words``, ``total_rows`` output rows anywhere. ``needs`` gives the
-    words of each on-chip memory (by the architecture parameter's name) for the largest group of ``words`` words and stripe. ``loaded``
-    gives the words to load for all such groups together, for all stripes of ``rows`` rows together, and for all their pairs together.
+    words of each on-chip memory (by the architecture parameter's name) for the largest group of ``words`` words and stripe. ``moved``
+    gives about the cycles of transfers for all such groups together, for all stripes of ``rows`` rows together, and for all their
+    pairs together, as :func:`transfer` counts them.
     """
 
     @property
@@ -69,7 +70,17 @@ class Layer(Protocol):
 
     def needs(self, words: int, rows: int) -> dict[str, int]: ...
 
-    def loaded(self, words: int, rows: int) -> tuple[int, int, int]: ...
+    def moved(self, words: int, rows: int) -> tuple[int, int, int]: ...
+
+
+SHORT_RUN = 6
+"""A run of fewer words takes as long as one of so many: a run is a burst of its own, of which one ends about every six cycles where
+eight are in flight and memory answers after 40."""
+
+
+def transfer(pixels: int, words: int, pitch: int) -> int:
+    """About the cycles that it takes to move ``words`` neighbouring words of each of so many pixels that lie ``pitch`` words apart."""
+    return pixels * (words if words == pitch else max(words, SHORT_RUN))
 
 
 def spans(total: int, size: int) -> list[Span]:
@@ -86,7 +97,7 @@ def tiles(layer: Layer, tiling: Tiling) -> Iterator[tuple[Span, Span]]:
 
 
 def choose(layer: Layer, arch: DeformArch) -> Tiling | None:
-    """The tiling that loads the fewest words, then has the fewest tiles; None if nothing fits."""
+    """The tiling that spends about the fewest cycles on transfers, then has the fewest tiles; None if nothing fits."""
     best: tuple[tuple[int, int, int], Tiling] | None = None
     for words in range(layer.unit_words, layer.total_words + layer.unit_words, layer.unit_words):
         words = min(words, layer.total_words)
@@ -134,7 +145,7 @@ def _balanced(total: int, most: int) -> int:
 
 def _cost(layer: Layer, tiling: Tiling) -> tuple[int, int, int]:
     groups, stripes = -(-layer.total_words // tiling.words), -(-layer.total_rows // tiling.rows)
-    group_data, stripe_data, pair_data = layer.loaded(tiling.words, tiling.rows)
+    group_data, stripe_data, pair_data = layer.moved(tiling.words, tiling.rows)
     if tiling.groups_outer:
         words = group_data + stripe_data * (groups if stripes > 1 else 1)
     else:

@@ -32,7 +32,7 @@ def test_convolution_in_stripes_and_groups(kernel: tuple[int, int], stride: int,
 def test_both_loop_orders_of_a_convolution() -> None:
     """Weights stay while stripes pass where weights are the larger part, and the other way round."""
     orders = []
-    for shape, channels, arch in (((16, 40, 4), 64, small()), ((64, 4, 4), 192, small())):
+    for shape, channels, arch in (((64, 4, 4), 192, small()), ((16, 16, 8), 64, small(feature_words=300, parameter_words=16))):
         build = Builder(1)
         build.input("x", shape)
         build.conv("c", "x", channels)
@@ -116,7 +116,7 @@ class _Plain:
     def needs(self, words: int, rows: int) -> dict[str, int]:
         return {"feature_words": words * rows, "weight_words": 30 * words}
 
-    def loaded(self, words: int, rows: int) -> tuple[int, int, int]:
+    def moved(self, words: int, rows: int) -> tuple[int, int, int]:
         return 1000, 100, 0
 
 
