@@ -379,6 +379,26 @@ def sat(
     return to_dict(rows)
 
 
+@report.command()
+@reported
+def deform(
+    configuration: Annotated[list[str] | None, typer.Option(help="Only this one, a to e; may be given again.")] = None,
+    simulate: Annotated[bool, typer.Option(help="Run the Verilog and compare every byte: minutes, and 3 GB for d and e.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write a page with pictures to this file.")] = None,
+) -> Result:
+    """CoDeNet's five configurations on the Ultra96's core: frames per second, and where cycles go, beside the published ones."""
+    from sw.flow.report_deform import report_deform, to_dict
+    from sw.flow.report_deform_page import show_rows, write_page
+
+    with progress_bars() as advance:
+        rows = report_deform(configuration or (), simulate=simulate, progress=advance)
+    show_rows(console, rows)
+    if out is not None:
+        write_page(out, rows)
+        console.print(f"page: {escape(str(out))}", highlight=False, soft_wrap=True)
+    return to_dict(rows)
+
+
 def main() -> None:
     """Entry point; Ctrl-C ends without a traceback, and so does SIGTERM: both stop the tools that run."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

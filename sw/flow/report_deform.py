@@ -173,3 +173,14 @@ def _row(
         compared=0 if report is None else report.links["machine_rtl"].compared, mismatches=sum(link.mismatches for link in links),
         layers=layer_cycles(program, graph, arch, times),
     )  # fmt: skip
+
+
+def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "ok": bool(rows) and not any(row.mismatches for row in rows),
+        "rows": [row.to_dict() for row in rows],
+        "board": BOARD,
+        "clock_mhz": CLOCK_MHZ,
+        "memory": asdict(MEMORY),
+    }
