@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from boards.board import load_board_arch
 from hw.sim.build import SimulationBuild
 from hw.spec.deform import DeformArch
 from sw.compiler import compile_graph
 from sw.flow.chain import Report
 from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
-from sw.models.mobilenet import SmallMobileNet
+from sw.models.imagenet_resnet import resnet18
+from sw.models.mobilenet import MobileNetV2, SmallMobileNet
 from sw.models.resnet import PreActResNet, resnet20
 from sw.models.settled import settle, smooth_images
 from sw.quant import Recipe, codes_of, export, quantize_model
@@ -73,3 +75,20 @@ def test_networks_at_full_width(name: str) -> None:
     make, recipe = NETWORKS[name]
     _, report = chain(make, 32, DeformArch(), recipe, Simulation())
     assert report.links["machine_rtl"].compared > 500_000
+
+
+PUBLISHED: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet18": (lambda: resnet18(1000, "imagenet"), 11_689_512),
+    "mobilenet_v2": (MobileNetV2, 3_504_872),
+}
+"""Networks of a thousand classes, and how many parameters they have."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_with_all_their_channels(name: str) -> None:
+    """64 x 64 images on the Ultra96's core."""
+    make, parameters = PUBLISHED[name]
+    assert sum(value.numel() for value in make().parameters()) == parameters
+    _, report = chain(make, 64, load_board_arch("ultra96v2"), Recipe(), Simulation(), count=1)
+    assert report.links["machine_rtl"].compared > 5_000_000
