@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hw.sim.loop import MemoryTiming, Stalls
     from sw.runtime.sim import SimDevice
 
-MAX_CYCLES = 20_000_000
+MAX_CYCLES = 100_000_000
 """Most cycles of one image: a faulty core that does not end is stopped here."""
 
 DIRT = 12

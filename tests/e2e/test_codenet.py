@@ -5,6 +5,9 @@ The five configurations at full size are slow: `pytest -m slow tests/e2e/test_co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,14 +16,15 @@ from boards.board import load_board_arch
 from hw.sim.build import SimulationBuild
 from hw.spec.deform import DeformArch
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
-from sw.compiler import compile_graph
+from sw.compiler import check_graph, compile_graph
 from sw.flow.chain import Report
-from sw.flow.report_deform import BOARD, verified
+from sw.flow.report_deform import BOARD, quantised, verified
 from sw.flow.verify import Simulation, verify
 from sw.graph import IntegerGraph
 from sw.models.codenet import CONFIGURATIONS, WIDTHS, CodeNet, Detection, Operator, codenet
 from sw.models.settled import settle, smooth_images
 from sw.quant import Recipe, SquareDeform, codes_of, export, quantize_model
+from sw.runtime.interpreter import InterpreterDevice
 
 PUBLISHED = {"a": (277.2, 0.280), "b": (277.2, 0.288), "c": (1108.8, 1.119), "d": (3496.7, 3.507), "e": (3496.7, 3.539)}
 """Millions of multiply-accumulates without the first layer, thousands of millions with it."""
@@ -97,6 +101,27 @@ def test_a_small_detector_runs_whole(pool: bool, core_build: SimulationBuild, co
                     simulation=Simulation(build=core_build))  # fmt: skip
     check(graph, report)
     assert report.links["machine_rtl"].compared > 500_000
+
+
+def test_what_does_not_fit_is_refused_in_words(core_arch: DeformArch) -> None:
+    """An offset map of another size, a map too wide for the row memory, an image of another size."""
+    model = quantize_model(settle(small(), smooth_images(4, 64, 1)), Recipe())
+    model.calibrate([smooth_images(4, 64, 2)])
+    graph = export(model, smooth_images(1, 64, 3))
+    deform = next(node for node in graph.nodes if node.operation.op == "deform_depthwise_conv2d")
+    moved = replace(deform, inputs=(deform.inputs[0], graph.nodes[0].output))
+    broken = replace(graph, nodes=tuple(moved if node is deform else node for node in graph.nodes))
+    (problem,) = [found for found in check_graph(broken, core_arch) if found.place == deform.name]
+    assert problem.reason == "deform_depthwise_conv2d expects offsets of shape (1, 2, 2), not (16, 16, 16)"
+    wide = export(quantised("c"), smooth_images(1, 512, 3))
+    problems = check_graph(wide, replace(load_board_arch(BOARD), row_words=64))
+    assert {problem.place for problem in problems} == {
+        "stages.0.0.left.0.0", "stages.0.0.right.1.0", "decoder.2.0.deform", "heat.1", "size.1", "shift.1"
+    }  # fmt: skip
+    assert {problem.reason for problem in problems} == {"one output row of 16 channels needs 128 row_words (it has 64)"}
+    program = compile_graph(graph, core_arch)
+    with pytest.raises(ValueError, match=r"tensor input must have shape \(3, 64, 64\), not \(3, 96, 96\)"):
+        InterpreterDevice(core_arch).run(program, {"input": np.zeros((1, 3, 96, 96), np.int64)})
 
 
 @pytest.mark.slow
