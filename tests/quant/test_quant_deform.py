@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,55 @@ def test_general_operator_against_onnx(stride, padding, dilation, groups, offset
     ours = deform_conv2d(t["x"], t["o"], t["w"], t["b"], stride, padding, dilation, t.get("m")).numpy()
     assert ours.shape == expected.shape and expected.std() > 0.1
     assert np.allclose(ours, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
+
+
+@pytest.mark.parametrize("name", ["test_basic_deform_conv_with_padding", "test_basic_deform_conv_without_padding",
+                                  "test_deform_conv_with_mask_bias", "test_deform_conv_with_multiple_offset_groups"])
+def test_general_operator_on_the_node_tests_of_onnx(name: str) -> None:
+    """Inputs and results that ONNX ships."""
+    onnx = pytest.importorskip("onnx")
+    tests = pytest.importorskip("onnx.backend.test.loader").load_model_tests(kind="node")
+    (folder,) = [Path(test.model_dir) for test in tests if test.name == name]
+    (node,) = onnx.load(folder / "model.onnx").graph.node
+    given = {a.name: list(a.ints) or a.i for a in node.attribute}
+
+    def tensor(file: str) -> torch.Tensor:
+        read = onnx.TensorProto.FromString((folder / "test_data_set_0" / file).read_bytes())
+        return torch.from_numpy(onnx.numpy_helper.to_array(read).copy())
+
+    names = dict(zip(("x", "w", "o", "b", "m"), node.input, strict=False))
+    t = {short: tensor(f"input_{i}.pb") for i, short in enumerate(short for short, name in names.items() if name)}
+    stride, dilation, pads = given.get("strides", [1, 1]), given.get("dilations", [1, 1]), given.get("pads", [0] * 4)
+    assert pads[:2] == pads[2:]
+    ours = deform_conv2d(t["x"], t["o"], t["w"], t.get("b"), tuple(stride), tuple(pads[:2]), tuple(dilation), t.get("m"))
+    expected = tensor("output_0.pb")
+    assert ours.shape == expected.shape and expected.numel() >= 4
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_samples_on_the_border_and_far_outside(seed: int) -> None:
+    """Float64 against the reference of ONNX, 1e-9: whole offsets, quarters, samples at -1, 0, H - 1, H and beside them, far away."""
+    helper = pytest.importorskip("onnx.helper")
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    random = np.random.default_rng(seed)
+    height, width, kernel = 5, 6, 3
+    ends = np.array([-1.0, 0.0, height - 1, width - 1, height, width])
+    targets = np.concatenate([ends, ends + 0.25, ends - 0.25, np.nextafter(ends, 99), np.nextafter(ends, -99), [-1000, 1000.5]])
+    wanted = random.choice(targets, (2, 2 * kernel * kernel, height, width))
+    free = random.integers(-12, 13, wanted.shape) / 4
+    base = np.stack([np.arange(height)[:, None] + np.zeros((1, width)), np.arange(width)[None] + np.zeros((height, 1))])
+    taps = np.array([(i - 1, j - 1) for i in range(kernel) for j in range(kernel)]).reshape(-1, 2, 1, 1)
+    regular = (taps + base).reshape(1, -1, height, width)
+    offset = np.where(random.random(wanted.shape) < 0.5, wanted - regular, free)
+    x, w = random.normal(size=(2, 4, height, width)), random.normal(size=(6, 4, kernel, kernel))
+    node = helper.make_node("DeformConv", ["x", "w", "o"], ["y"], kernel_shape=[kernel] * 2, pads=[1] * 4)
+    expected = evaluator(node).run(None, {"x": x, "w": w, "o": offset})[0]
+    ours = deform_conv2d(*(torch.from_numpy(v) for v in (x, offset, w)), padding=1).numpy()
+    rows = (offset + regular)[:, ::2]
+    assert all((rows == end).any() for end in (-1, 0, height - 1, height)) and (np.abs(rows) > 900).any()
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+    assert np.abs(expected).max() > 1
 
 
 def test_general_operator_contains_the_square_one() -> None:
