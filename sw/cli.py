@@ -129,12 +129,13 @@ def compile_(
     graph: Annotated[Path, typer.Argument(help="An integer graph's file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The program's file.")],
     arch: ArchOption = "default",
+    windows: Annotated[bool, typer.Option(help="Images are written window by window where that is faster.")] = False,
 ) -> Result:
     """Compile an integer graph to a program."""
     from sw.flow.commands import compile_file
     from sw.flow.files import load_inference_arch
 
-    result = compile_file(graph, load_inference_arch(arch), output)
+    result = compile_file(graph, load_inference_arch(arch), output, windows=windows)
     console.print(
         f"{escape(str(output))}: {result['instructions']} instructions for core {result['arch_id']}, {result['bytes']:,} bytes",
         highlight=False,

@@ -58,11 +58,46 @@ class Region:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowLayout:
+    """An input that is stored window by window: a pixel of the device holds ``rows`` x ``columns`` pixels of the image.
+
+    Channel ``(i * columns + j) * C + c`` of device pixel (y, x) is channel c of image pixel (y * stride - padding + i,
+    x * stride - padding + j), 0 outside the image.
+    """
+
+    rows: int
+    columns: int
+    stride: int
+    padding: int
+
+    def __post_init__(self) -> None:
+        for name, low in (("rows", 1), ("columns", 1), ("stride", 1), ("padding", 0)):
+            object.__setattr__(self, name, _integer(f"{name} of a window", getattr(self, name), low))
+
+    def shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) on the device, of an image's."""
+        channels, height, width = image
+        down, across = (
+            (size + 2 * self.padding - kernel) // self.stride + 1 for size, kernel in ((height, self.rows), (width, self.columns))
+        )
+        return channels * self.rows * self.columns, down, across
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """Windows of an image (C, H, W)."""
+        channels, down, across = self.shape(image.shape)
+        padded = np.pad(image, ((0, 0), (self.padding,) * 2, (self.padding,) * 2))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (self.rows, self.columns), axis=(1, 2))
+        chosen = windows[:, :: self.stride, :: self.stride][:, :down, :across]
+        return chosen.transpose(3, 4, 0, 1, 2).reshape(channels, down, across)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TensorLayout:
     """Where a tensor lies on the device and how its words map to logical channels.
 
     The device stores (H, W, words, 16) bytes; ``slots[i]`` is the logical channel of slot i, or -1 for a pad. Pads of inputs are
-    zero; what a program leaves in other pads is of no matter.
+    zero; what a program leaves in other pads is of no matter. With ``window`` pixels and channels on the device are those of
+    the windows; ``shape`` is the image's.
     """
 
     name: str
@@ -71,6 +106,7 @@ class TensorLayout:
     shape: tuple[int, int, int]
     fmt: FixedFormat
     slots: tuple[int, ...]
+    window: WindowLayout | None = None
 
     def __post_init__(self) -> None:
         _check_name("a tensor's name", self.name)
@@ -83,20 +119,28 @@ class TensorLayout:
         if len(self.slots) % WORD_BYTES:
             raise ValueError(f"tensor {self.name} must have slots in words of 16, not {len(self.slots)}")
         used = sorted(s for s in self.slots if s >= 0)
-        if len(used) != self.shape[0] or used != list(range(len(used))):
-            raise ValueError(f"tensor {self.name}: slots must hold each of {self.shape[0]} channels once")
+        if min(self.device_shape) < 1:
+            raise ValueError(f"tensor {self.name}: no window of {self.window} fits into its shape {self.shape}")
+        channels = self.device_shape[0]
+        if len(used) != channels or used != list(range(len(used))):
+            raise ValueError(f"tensor {self.name}: slots must hold each of {channels} channels once")
         if self.fmt.width > 8:
             raise ValueError(f"tensor {self.name} must have at most 8 bits, not {self.fmt.width}")
 
     @property
+    def device_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns on the device."""
+        return self.window.shape(self.shape) if self.window else self.shape
+
+    @property
     def words(self) -> int:
-        """16-byte words per pixel."""
+        """16-byte words per pixel of the device."""
         return len(self.slots) // WORD_BYTES
 
     @property
     def size(self) -> int:
         """Bytes on the device."""
-        return self.shape[1] * self.shape[2] * len(self.slots)
+        return self.device_shape[1] * self.device_shape[2] * len(self.slots)
 
     def pack(self, codes: np.ndarray) -> bytes:
         """Logical codes (C, H, W) to device bytes."""
@@ -110,10 +154,13 @@ class TensorLayout:
                 f"tensor {self.name} must have codes in {self.fmt.min_code}..{self.fmt.max_code}, "
                 f"not {codes.min()}..{codes.max()}"
             )
-        return slot_bytes(codes.transpose(1, 2, 0), self.slots).tobytes()
+        stored = self.window.of(codes) if self.window else codes
+        return slot_bytes(stored.transpose(1, 2, 0), self.slots).tobytes()
 
     def unpack(self, data: bytes) -> np.ndarray:
-        """Device bytes to logical int64 codes (C, H, W)."""
+        """Device bytes to logical int64 codes (C, H, W). ValueError for one that is stored in windows: only inputs are."""
+        if self.window:
+            raise ValueError(f"tensor {self.name} is an input stored in windows, which are not read back")
         if len(data) != self.size:
             raise ValueError(f"tensor {self.name} must be {self.size} bytes, not {len(data)}")
         raw = np.frombuffer(data, np.int8 if self.fmt.signed else np.uint8).reshape(*self.shape[1:], len(self.slots))
@@ -122,11 +169,13 @@ class TensorLayout:
 
     def to_dict(self) -> dict[str, Any]:
         fmt = [self.fmt.width, self.fmt.frac, self.fmt.signed]
-        return {**{k: getattr(self, k) for k in ("name", "region", "offset", "shape", "slots")}, "fmt": fmt}
+        window = {"window": asdict(self.window)} if self.window else {}
+        return {**{k: getattr(self, k) for k in ("name", "region", "offset", "shape", "slots")}, "fmt": fmt, **window}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> TensorLayout:
-        return TensorLayout(**{**data, "fmt": FixedFormat(*data["fmt"])})
+        window = WindowLayout(**data["window"]) if "window" in data else None
+        return TensorLayout(**{**data, "fmt": FixedFormat(*data["fmt"]), "window": window})
 
 
 @dataclass(frozen=True, kw_only=True)

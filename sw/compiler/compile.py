@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hw.spec.deform import DeformArch
-from hw.spec.program import Intermediate, Program, Region, TensorLayout, build_image
+from hw.spec.program import Intermediate, Program, Region, TensorLayout, WindowLayout, build_image
 from sw.compiler.check import check_arch, check_k_steps, check_names, check_node, check_offsets, check_step, check_tensors
 from sw.compiler.chipcheck import prove_feature_memory
 from sw.compiler.emit import INPUT, OUTPUT, PARAMETERS, SCRATCH, Emitter
@@ -21,6 +22,7 @@ from sw.compiler.simplify import simplified
 from sw.compiler.slots import View, assign_layout
 from sw.compiler.steps import CopyStep, PwStep, Step, build_steps, copied_outputs, copy_name
 from sw.compiler.tiling import Tiling, choose, too_big
+from sw.compiler.windows import choose_windows, with_windows
 from sw.graph import IntegerGraph
 
 WORD = 16
@@ -51,13 +53,15 @@ def check_graph(graph: IntegerGraph, arch: DeformArch) -> list[Problem]:
     return list(_analyse(simplified(graph), arch).problems)
 
 
-def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
+def compile_graph(graph: IntegerGraph, arch: DeformArch, *, windows: bool = False) -> Program:
     """The program that computes a graph on an architecture; raises CompileError with all obstacles if there are any.
 
-    Region 0 holds parameters, 1 the inputs, 2 the outputs, 3 scratch. Equal graphs give equal bytes. Intermediates are tensors of the
-    given graph; of those that only its simplified form has the program tells nothing.
+    With ``windows`` the host writes images window by window where that is faster (:mod:`sw.compiler.windows`); without, pixel by
+    pixel. Region 0 holds parameters, 1 the inputs, 2 the outputs, 3 scratch. Equal graphs give equal bytes. Intermediates are
+    tensors of the given graph; of those that only its simplified form has the program tells nothing.
     """
-    simple = simplified(graph)
+    layouts = choose_windows(graph, arch) if windows else {}
+    simple = simplified(with_windows(graph, layouts))
     analysis = _analyse(simple, arch)
     if analysis.problems:
         raise CompileError(analysis.problems)
@@ -67,7 +71,7 @@ def compile_graph(graph: IntegerGraph, arch: DeformArch) -> Program:
         _lower(tiled, analysis.plan, emitter)
         whole[analysis.plan.views[tiled.step.target].base] = len(emitter.layers) - 1
     known = tuple(entry for entry in _intermediates(whole, analysis.plan) if entry.layout.name in graph.tensors)
-    program = _assemble(simple, analysis, emitter, known)
+    program = _assemble(graph, layouts, analysis, emitter, known)
     prove_memory(program, graph)
     prove_feature_memory(program)
     return program
@@ -143,7 +147,11 @@ def _lower(tiled: _Tiled, plan: MemoryPlan, emitter: Emitter) -> None:
 
 
 def _assemble(
-    graph: IntegerGraph, analysis: _Analysis, emitter: Emitter, intermediates: tuple[Intermediate, ...]
+    graph: IntegerGraph,
+    windows: Mapping[str, WindowLayout],
+    analysis: _Analysis,
+    emitter: Emitter,
+    intermediates: tuple[Intermediate, ...],
 ) -> Program:
     plan, data = analysis.plan, bytes(emitter.parameters)
     sizes = {PARAMETERS: len(data), **{region: WORD * words for region, words in plan.sizes.items()}}
@@ -155,11 +163,20 @@ def _assemble(
         arch=emitter.arch,
         image=build_image(emitter.arch, emitter.instructions()),
         regions=regions,
-        inputs=tuple(_layout(name, name, plan) for name in graph.inputs),
+        inputs=tuple(_input(name, graph, plan, windows.get(name)) for name in graph.inputs),
         outputs=tuple(_layout(name, analysis.outputs[name], plan) for name in graph.outputs),
         layers=tuple(emitter.layers),
         intermediates=intermediates,
     )
+
+
+def _input(name: str, graph: IntegerGraph, plan: MemoryPlan, window: WindowLayout | None) -> TensorLayout:
+    """The layout of an input, whose shape is the image's."""
+    operand = plan.operand(name)
+    return TensorLayout(
+        name=name, region=operand.region, offset=WORD * operand.offset, shape=graph.tensors[name].shape, fmt=operand.spec.fmt,
+        slots=operand.slots, window=window,
+    )  # fmt: skip
 
 
 def _layout(name: str, tensor: str, plan: MemoryPlan) -> TensorLayout:

@@ -17,6 +17,7 @@ from hw.spec.isa import Instruction
 from hw.spec.ops import Concat, Shuffle, ShuffleJoin, Slice
 from hw.spec.program import WORD_BYTES, Program, TensorLayout
 from sw.compiler.simplify import simplified
+from sw.compiler.windows import with_windows
 from sw.graph import IntegerGraph, Node
 
 PARAMETERS_MARK = "parameters"
@@ -144,7 +145,8 @@ def words_of(layout: TensorLayout) -> slice:
 def prove_memory(program: Program, graph: IntegerGraph) -> int:
     """Number of words whose access was proven; raises MemoryFault at the first that is wrong."""
     marks, proven = Marks(program), 0
-    facts = _Traffic(simplified(graph), program.layers)
+    windows = {layout.name: layout.window for layout in program.inputs if layout.window}
+    facts = _Traffic(simplified(with_windows(graph, windows)), program.layers)
     rules = facts.rules()
     for index, instruction in enumerate(program.instructions()):
         if instruction.name not in ("LOAD", "STORE"):

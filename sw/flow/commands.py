@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from sw.runtime.proof import UnprovenWarning
 Tell = Callable[[str], None]
 
 
-def compile_file(graph_path: Path, arch: DeformArch, output: Path) -> dict[str, Any]:
-    """Compile a graph's file to a program's file."""
+def compile_file(graph_path: Path, arch: DeformArch, output: Path, *, windows: bool = False) -> dict[str, Any]:
+    """Compile a graph's file to a program's file; ``windows`` as in :func:`sw.compiler.compile_graph`."""
     graph = IntegerGraph.load(graph_path)
-    program = compile_graph(graph, arch)
+    program = compile_graph(graph, arch, windows=windows)
     program.save(output)
     return {
         "ok": True,
@@ -37,6 +38,7 @@ def compile_file(graph_path: Path, arch: DeformArch, output: Path) -> dict[str, 
         "bytes": output.stat().st_size,
         "regions": {region.name: region.size for region in program.regions},
         "macs": graph.macs(),
+        "windows": {layout.name: asdict(layout.window) for layout in program.inputs if layout.window},
     }
 
 

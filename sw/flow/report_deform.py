@@ -122,7 +122,7 @@ def _modelled(name: str, arch: DeformArch) -> Row:
 
     model = quantised(name)
     graph = export(model, smooth_images(1, _size(name), 3))
-    program = compile_graph(graph, arch)
+    program = compile_graph(graph, arch, windows=True)
     where = place(program, base=0, size=1 << 32)
     predict, memory = predictor(program, where, MEMORY), model_timing(MEMORY)
     assert predict is not None and memory is not None
@@ -144,7 +144,7 @@ def verified(name: str, arch: DeformArch) -> tuple[IntegerGraph, Program, Report
 
     model, image = quantised(name), smooth_images(1, _size(name), 3)
     graph = export(model, image)
-    program = compile_graph(graph, arch)
+    program = compile_graph(graph, arch, windows=True)
     trace = {tensor: codes.numpy() for tensor, codes in model.trace(image).items()}
     simulation = Simulation(build=build_core(arch), timing=MEMORY)
     codes: np.ndarray = codes_of(model, image)

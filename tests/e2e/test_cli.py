@@ -69,6 +69,16 @@ def test_compile_writes_the_program(folder: Path, tiny: Tiny, arch: str):
     assert data["macs"] == tiny.graph.macs() > 0
 
 
+def test_a_program_on_windows_runs_and_verifies(folder: Path, tiny: Tiny):
+    code, _, data = call(folder, "compile", "@tiny.graph", "--arch", "@arch.toml", "--windows", "-o", "@windows.program")
+    assert code == 0 and set(data["windows"]) == {"image"} and data["windows"]["image"]["rows"] == 3
+    code, _, data = call(folder, "run", "@windows.program", "--inputs", "@inputs.npy", "-o", "@out.npy")
+    assert code == 0 and np.array_equal(np.load(folder / "out.npy"), tiny.graph(tiny.inputs)["head"])
+    verify = ("verify", "--graph", "@tiny.graph", "--program", "@windows.program", "--inputs", "@inputs.npy", "--images", "1")
+    code, _, data = call(folder, *verify, "--interpreter-only")
+    assert code == 0 and data["links"]["ops_machine"]["compared"] > 100
+
+
 def test_run_gives_the_graphs_codes(folder: Path, tiny: Tiny):
     code, _, data = call(folder, "run", "@tiny.program", "--inputs", "@inputs.npy", "-o", "@out.npy")
     assert code == 0 and data["counters"]["RETIRED"] == 4 * tiny.program.instruction_count

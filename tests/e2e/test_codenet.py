@@ -96,7 +96,8 @@ def test_a_small_detector_runs_whole(pool: bool, core_build: SimulationBuild, co
     images = smooth_images(2, 64, 3)
     graph = export(model, images)
     trace = {name: codes.numpy() for name, codes in model.trace(images).items()}
-    program = compile_graph(graph, core_arch)
+    program = compile_graph(graph, core_arch, windows=pool)
+    assert (program.inputs[0].window is not None) == pool
     report = verify(graph, program, {graph.inputs[0]: codes_of(model, images)}, torch_trace=trace,
                     simulation=Simulation(build=core_build))  # fmt: skip
     check(graph, report)
