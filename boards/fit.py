@@ -1,12 +1,14 @@
 """What a core certainly needs of a part, known before anything is synthesised: block memories and multipliers.
 
-Both numbers are exact where synthesis uses the blocks; look-up tables are left to :mod:`boards.synth`.
+Both numbers are exact where synthesis uses the blocks; look-up tables are left to :mod:`boards.synth`. A memory lies in block RAMs or,
+where the part has them, in UltraRAMs: a core fits if some choice fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from boards.synth import Part
 from hw.spec import sat
@@ -28,16 +30,35 @@ TAP_MULTIPLIERS = 3 * LANES
 """Three taps per depthwise lane."""
 
 
+ULTRA_WORDS, ULTRA_BITS = 4096, 72
+"""Words and bits of one URAM288."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """``copies`` of ``words`` x ``bits`` on chip."""
+
+    words: int
+    bits: int
+    copies: int = 1
+
+    @property
+    def brams(self) -> float:
+        """BRAM36 that hold it."""
+        return self.copies * brams(self.words, self.bits)
+
+    @property
+    def urams(self) -> int:
+        """URAM288 that hold it."""
+        return self.copies * _blocks(self.words, self.bits, ULTRA_WORDS, ULTRA_BITS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Block memories by name, and multipliers of array, requantise unit and depthwise lanes."""
+    """On-chip memories by name, and multipliers of array, requantise unit and depthwise lanes."""
 
-    memories: dict[str, float]
+    memories: dict[str, Memory]
     multipliers: dict[str, int]
-
-    def by_resource(self) -> dict[str, Mapping[str, float]]:
-        """The needs by the part's resource names."""
-        return {"BRAM36": self.memories, "DSP48E2": self.multipliers}
 
 
 def needs(arch: Arch) -> Needs:
@@ -51,13 +72,14 @@ def needs(arch: Arch) -> Needs:
 
 def _deform_needs(arch: DeformArch) -> Needs:
     bits = 8 * WORD_BYTES
+    tables = {"tables": Memory(copies=LANES, words=arch.tables * TABLE_BYTES // PART_BYTES, bits=8 * PART_BYTES)}
     return Needs(
         memories={
-            "feature": brams(arch.feature_words, bits),
-            "row": ROW_BANKS * brams(arch.row_words, bits),
-            "weight": brams(arch.weight_words, bits * arch.weight_word_units),
-            "parameter": brams(arch.parameter_words, bits),
-            **({"tables": LANES * brams(arch.tables * TABLE_BYTES // PART_BYTES, 8 * PART_BYTES)} if arch.tables else {}),
+            "feature": Memory(words=arch.feature_words, bits=bits),
+            "row": Memory(copies=ROW_BANKS, words=arch.row_words, bits=bits),
+            "weight": Memory(words=arch.weight_words, bits=bits * arch.weight_word_units),
+            "parameter": Memory(words=arch.parameter_words, bits=bits),
+            **(tables if arch.tables else {}),
         },
         multipliers={"array": arch.rows * arch.cells, "requantise": REQUANTISE_MULTIPLIERS, "depthwise": TAP_MULTIPLIERS},
     )
@@ -68,13 +90,13 @@ def _sat_needs(arch: sat.SatArch) -> Needs:
     bits, units, halves = 8 * WORD_BYTES, max(arch.columns // sat.LANES, 1), max(sat.LANES // arch.columns, 1)
     return Needs(
         memories={
-            "activation": arch.copies * brams(arch.act_words, bits),
-            "table": arch.copies * brams(arch.tbl_words, bits),
-            "weight": brams(arch.wgt_words // halves, bits * units),
-            "position": brams(arch.wgt_words // halves, bits * units // 4),
-            "accumulator": brams(arch.acc_words, 32 * arch.columns),
-            "vector": BANKS * brams(arch.vec_words // units, bits * units),
-            "channel": brams(arch.chn_words, bits),
+            "activation": Memory(copies=arch.copies, words=arch.act_words, bits=bits),
+            "table": Memory(copies=arch.copies, words=arch.tbl_words, bits=bits),
+            "weight": Memory(words=arch.wgt_words // halves, bits=bits * units),
+            "position": Memory(words=arch.wgt_words // halves, bits=bits * units // 4),
+            "accumulator": Memory(words=arch.acc_words, bits=32 * arch.columns),
+            "vector": Memory(copies=BANKS, words=arch.vec_words // units, bits=bits * units),
+            "channel": Memory(words=arch.chn_words, bits=bits),
         },
         multipliers={"array": arch.rows * arch.columns},
     )
@@ -92,12 +114,30 @@ def _blocks(words: int, bits: int, depth: int, width: int) -> int:
 
 
 def check_fits(arch: Arch, part: Part) -> None:
-    """Raises ValueError, with every number, where the part has too few block memories or multipliers."""
-    refusals = []
-    for resource, needed in needs(arch).by_resource().items():
-        total, available = sum(needed.values()), part.resources.get(resource)
-        if available is not None and total > available:
-            parts = " + ".join(f"{count:g} {name}" for name, count in needed.items())
-            refusals.append(f"{resource}: {total:g} needed ({parts}), {available} there")
-    if refusals:
-        raise ValueError(f"the core does not fit {part.name}: {'; '.join(refusals)}. Make its memories or its array smaller")
+    """Raises ValueError, with every number, where the part has too few memories or multipliers."""
+    needed = needs(arch)
+    refusals = [_memory_refusal(needed.memories, part), _refusal("DSP48E2", needed.multipliers, part)]
+    if said := "; ".join(refusal for refusal in refusals if refusal):
+        raise ValueError(f"the core does not fit {part.name}: {said}. Make its memories or its array smaller")
+
+
+def _refusal(resource: str, needed: Mapping[str, float], part: Part) -> str | None:
+    total, available = sum(needed.values()), part.resources.get(resource)
+    if available is None or total <= available:
+        return None
+    return f"{resource}: {total:g} needed ({' + '.join(f'{count:g} {name}' for name, count in needed.items())}), {available} there"
+
+
+def _memory_refusal(memories: Mapping[str, Memory], part: Part) -> str | None:
+    """None where some choice of UltraRAM or block RAM for each memory fits, all block RAM the first."""
+    refusal = _refusal("BRAM36", {name: memory.brams for name, memory in memories.items()}, part)
+    ultra = part.resources.get("URAM288", 0)
+    if refusal is None or not ultra:
+        return refusal
+    for choice in product((False, True), repeat=len(memories)):
+        chosen = list(zip(memories.values(), choice, strict=True))
+        fits = sum(memory.brams for memory, in_ultra in chosen if not in_ultra) <= part.resources["BRAM36"]
+        if fits and sum(memory.urams for memory, in_ultra in chosen if in_ultra) <= ultra:
+            return None
+    counts = " + ".join(f"{memory.urams} {name}" for name, memory in memories.items())
+    return f"{refusal}, and no choice fits that puts some in URAM288 ({counts}), {ultra} there"

@@ -163,7 +163,7 @@ def synthesise(
     """
     chosen = find_part(family, part)
     names = [name for name in module_names(verilog) if blocks and re.fullmatch(blocks, name)]
-    modules, cached = _netlist(verilog, top, family, names, say)
+    modules, cached = _netlist(verilog, top, chosen, names, say)
     cells = count_cells(modules, top)
     return SynthesisReport(
         top=top,
@@ -206,17 +206,18 @@ _PASS = re.compile(r"^\d+(?:\.\d+){1,2}\. Executing (.*?)(?: pass)?[. (]")
 _MESSAGE_LINES = 20
 
 _SYNTHESIS: dict[Family, str] = {
-    "xcup": "synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+    "xcup": "synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf{ultra}",
     # Its other mapper, abc9, crashes on these designs.
     "ecp5": "synth_ecp5 -top {top} -noabc9",
 }
 
 
-def _netlist(verilog: str, top: str, family: Family, blocks: list[str], say: Say | None) -> tuple[dict[str, Any], bool]:
+def _netlist(verilog: str, top: str, part: Part, blocks: list[str], say: Say | None) -> tuple[dict[str, Any], bool]:
     """The modules that are left, ``top`` and ``blocks``, and whether they were in the cache."""
     _check_tool()
     keep = "".join(f"setattr -mod -set keep_hierarchy 1 {name}\n" for name in blocks)
-    script = f"read_verilog design.v\n{keep}{_SYNTHESIS[family].format(top=top)}\nwrite_json netlist.json\n"
+    synthesis = _SYNTHESIS[part.family].format(top=top, ultra=" -uram" if part.resources.get("URAM288") else "")
+    script = f"read_verilog design.v\n{keep}{synthesis}\nwrite_json netlist.json\n"
     key = hashlib.sha256("\0".join([verilog, script, importlib.metadata.version(TOOL)]).encode()).hexdigest()[:32]
     folder = cache_root() / "netlist" / key
 

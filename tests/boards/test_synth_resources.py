@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from boards.synth import PARTS, SynthesisError, count_resources, find_part, synt
 from hw.spec.deform import DeformArch
 from hw.spec.sat import SatArch
 from sw.flow.files import load_arch
+from sw.flow.report_sat import ARCH
 
 ULTRA96 = Path(__file__).parents[2] / "boards" / "ultra96v2" / "arch.toml"
 ZU3EG = find_part("xcup")
@@ -138,7 +140,7 @@ def test_the_ultra96_core_fits():
     arch = load_arch(str(ULTRA96))
     check_fits(arch, ZU3EG)
     needed = needs(arch)
-    assert sum(needed.memories.values()) == 90 + 36 + 30 + 7.5 + 8
+    assert sum(memory.brams for memory in needed.memories.values()) == 90 + 36 + 30 + 7.5 + 8
     assert sum(needed.multipliers.values()) == 16 * 16 + 32 + 48
 
 
@@ -155,12 +157,22 @@ def test_what_does_not_fit_is_refused_with_every_number():
 def test_the_training_core_needs_its_copies_and_a_multiplier_per_element():
     small, wide = needs(SatArch(rows=4, columns=4)), needs(SatArch(rows=32, columns=32, feed=2))
     operands = {"activation": 15, "table": 2, "weight": 7.5, "position": 2, "accumulator": 7.5}
-    assert small.memories == operands | {"vector": 22.5, "channel": 4}
-    assert wide.memories["activation"] == 8 * 15 and wide.memories["table"] == 8 * 2
-    assert wide.memories["accumulator"] == 57 and small.multipliers == {"array": 16}
+    assert {name: memory.brams for name, memory in small.memories.items()} == operands | {"vector": 22.5, "channel": 4}
+    assert wide.memories["activation"].brams == 8 * 15 and wide.memories["table"].brams == 8 * 2
+    assert wide.memories["accumulator"].brams == 57 and small.multipliers == {"array": 16}
     check_fits(SatArch(), PARTS["xcvu9p-fsgd2104-2L-e"])
     with pytest.raises(ValueError, match=r"DSP48E2: 1024 needed \(1024 array\), 360 there"):
         check_fits(SatArch(rows=32, columns=32), ZU3EG)
+
+
+def test_large_memories_lie_in_ultraram_where_the_part_has_it():
+    """8 copies of 65,536 words of 128 bits are 1,920 BRAM36 of 2,160, or 8 x 16 x 2 URAM288."""
+    large, vu9p = needs(ARCH).memories, PARTS["xcvu9p-fsgd2104-2L-e"]
+    assert (large["activation"].brams, large["activation"].urams, large["accumulator"].urams) == (1920, 256, 8 * 15)
+    assert sum(memory.brams for memory in large.values()) > 2160
+    check_fits(ARCH, vu9p)
+    with pytest.raises(ValueError, match=r"BRAM36: .* there, and no choice fits .* URAM288 \(256 activation .*\), 100 there"):
+        check_fits(ARCH, replace(vu9p, resources={**vu9p.resources, "URAM288": 100}))
 
 
 @pytest.mark.slow
@@ -171,7 +183,7 @@ def test_the_estimator_counts_what_synthesis_takes():
     arch = DeformArch(rows=1, feature_words=4096, weight_words=1024)
     result = core_resources(arch)
     needed = needs(arch)
-    assert result.synthesis.resources["BRAM36"] == sum(needed.memories.values())
+    assert result.synthesis.resources["BRAM36"] == sum(memory.brams for memory in needed.memories.values())
     assert 0 <= result.synthesis.resources["DSP48E2"] - sum(needed.multipliers.values()) <= 6
     assert result.synthesis.levels > 1
     assert result.ok
