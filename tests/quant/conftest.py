@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,15 +12,6 @@ from torch.nn import functional as F
 from sw.models.blocks import ShuffleDownUnit, ShuffleUnit, SquareDeformConv, conv_norm
 from sw.quant import SquareDeform
 from sw.quant.deform import DeformConv2d
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One torch thread: tests run beside others, and waiting threads would only take their cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class EveryLayer(nn.Module):
