@@ -23,6 +23,7 @@ MAY_SEE = {
     "sw/tracing": {"sw.tracing"},
     "sw/quant": {"hw.spec", "sw.graph", "sw.kernels", "sw.quant", "sw.models", "sw.tracing"},
     "sw/sparse": {"hw.spec", "sw.training_graph", "sw.kernels", "sw.sparse", "sw.tracing"},
+    "sw/detect": {"sw.data", "sw.quant", "sw.detect"},
     "sw/models": {"hw.spec", "sw.models", "sw.quant", "sw.sparse"},
     "sw/compiler": {"hw.spec", "sw.graph", "sw.training_graph", "sw.compiler"},
     "sw/runtime": {"hw.spec", "sw.runtime", "hw.sim"},
