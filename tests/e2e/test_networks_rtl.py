@@ -91,4 +91,4 @@ def test_published_networks_with_all_their_channels(name: str) -> None:
     make, parameters = PUBLISHED[name]
     assert sum(value.numel() for value in make().parameters()) == parameters
     _, report = chain(make, 64, load_board_arch("ultra96v2"), Recipe(), Simulation(), count=1)
-    assert report.links["machine_rtl"].compared > 5_000_000
+    assert report.links["machine_rtl"].compared > 3_000_000
