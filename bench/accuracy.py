@@ -1,10 +1,11 @@
 """Accuracy of float, post-training and learned fixed point at 8, 6, 5, 4 and 3 bits, and of weights with few digits.
 
-    python bench/accuracy.py [--results build/accuracy.jsonl] [--seeds 5] [--task digits] [--json FILE]
+    python bench/accuracy.py [--results build/accuracy] [--seeds 5] [--task digits] [--json FILE]
 
-Every run is one line of the results file and is never repeated: a stopped command goes on where it was. For each seed one float
-network is trained; every other run starts from it (or only calibrates it), with the same images. ``--report`` writes the tables
-of what is there without running anything. About an hour of one core for both tasks and five seeds.
+Every run is one file in the results folder and is never repeated while its settings are the same: a stopped command goes on where
+it was. For each seed one float network is trained; every other run starts from it (or only calibrates it), with the same images.
+``--report`` writes the tables of what is there without running anything; tables of other tasks stay. About an hour of one core
+for both tasks and five seeds.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_report import Run, numbers, write_tables
+from accuracy_report import Run, numbers, sections, write_tables
 from torch import Tensor, nn
 
 from hw.spec.fixed import FixedFormat
+from hw.spec.program import write_atomically
 from sw.data import digits, glyphs32
 from sw.models.small_cnn import PlainNet, ResidualNet
 from sw.quant import Recipe, quantize_model
@@ -31,6 +35,8 @@ from sw.quant.train import TrainConfig, Trainer, accuracy
 
 BITS = (8, 6, 5, 4, 3)
 CALIBRATION = 512
+SEEDS = 5
+Images = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,9 +46,9 @@ class Task:
     name: str
     net: Callable[[], nn.Module]
     input_format: FixedFormat
-    train: tuple[Tensor, Tensor]
-    held: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: Images
+    held: Images
+    test: Images
     training: dict[str, Any]
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
@@ -65,10 +71,14 @@ class Task:
 
     @property
     def settings(self) -> str:
-        """Eight hexadecimal digits that change with everything a result depends on but the code."""
-        sizes = [len(labels) for _, labels in (self.train, self.held, self.test)]
-        parts = (self.name, self.net.__name__, sorted(self.training.items()), CALIBRATION, sizes)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+        return fingerprint(self, self.training, CALIBRATION)
+
+
+def fingerprint(task: Any, training: Mapping[str, Any], *more: Any) -> str:
+    """Eight hexadecimal digits that change with everything a result depends on but the code."""
+    sizes = [len(labels) for _, labels in (task.train, task.held, task.test)]
+    parts = (task.name, task.net.__name__, sorted(training.items()), *more, sizes)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,22 +112,32 @@ def methods() -> list[Method]:
 # --- the two tasks ----------------------------------------------------------------------------------------------------
 
 
-def digits_task() -> Task:
+@cache
+def digits_images() -> dict[str, Any]:
+    """The digits by part: train, held and test."""
     data = digits.load_digits()
     held = torch.from_numpy(digits.held_out_mask(data.train_labels.numpy(), 270, seed=1))
+    return {"train": (data.train_images[~held], data.train_labels[~held]),
+            "held": (data.train_images[held], data.train_labels[held]), "test": (data.test_images, data.test_labels)}
+
+
+@cache
+def glyphs_images() -> dict[str, Any]:
+    """The glyphs by part: train, held and test."""
+    data = glyphs32.load_glyphs()
+    return {"train": (data.train_images, data.train_labels), "held": (data.validation_images, data.validation_labels),
+            "test": (data.test_images, data.test_labels)}
+
+
+def digits_task() -> Task:
     return Task(
-        name="digits", net=PlainNet, input_format=digits.INPUT_FORMAT, augment=digits.augment,
-        train=(data.train_images[~held], data.train_labels[~held]), held=(data.train_images[held], data.train_labels[held]),
-        test=(data.test_images, data.test_labels),
+        name="digits", net=PlainNet, input_format=digits.INPUT_FORMAT, augment=digits.augment, **digits_images(),
         training={"float_epochs": 40, "fixed_epochs": 20, "fixed_rate": 3e-3, "batch": 64})
 
 
 def glyphs_task() -> Task:
-    data = glyphs32.load_glyphs()
     return Task(
-        name="glyphs", net=ResidualNet, input_format=glyphs32.INPUT_FORMAT,
-        train=(data.train_images, data.train_labels), held=(data.validation_images, data.validation_labels),
-        test=(data.test_images, data.test_labels),
+        name="glyphs", net=ResidualNet, input_format=glyphs32.INPUT_FORMAT, **glyphs_images(),
         training={"float_epochs": 12, "fixed_epochs": 3, "fixed_rate": 3e-3, "batch": 128})
 
 
@@ -140,8 +160,9 @@ def float_network(task: Task, seed: int, path: Path) -> nn.Module:
     trainer = Trainer(task.net, task, Recipe(), with_seed(task, seed, fixed_epochs=0), augment=task.augment)
     trained = trainer.run()
     assert trained is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(trained.float_model.state_dict(), path)
+    content = io.BytesIO()
+    torch.save(trained.float_model.state_dict(), content)
+    write_atomically(path, content.getvalue())
     return trained.float_model.eval()
 
 
@@ -172,77 +193,84 @@ def run(task: Task, method: Method, seed: int, start: nn.Module) -> Run:
 
 # --- all runs ---------------------------------------------------------------------------------------------------------
 
+Job = tuple[Any, int, Any]
+"""Task, seed and method; of this bench or of `sparse_accuracy`."""
 
-def wanted(tasks: list[Task], seeds: int) -> Iterator[tuple[Task, int, Method]]:
-    """Seed by seed, so that a run stopped early has whole pairs; weights of few digits come last."""
+
+def wanted(tasks: Sequence[Task], seeds: Iterable[int]) -> Iterator[Job]:
+    """Seed by seed, so that a command stopped early has whole pairs; weights of few digits come last."""
     few = [[m for m in methods() if bool(m.digits) is late] for late in (False, True)]
-    return ((task, seed, method) for part in few for seed in range(seeds) for task in tasks for method in part)
+    return ((task, seed, method) for part in few for seed in seeds for task in tasks for method in part)
 
 
-def execute(tasks: list[Task], seeds: int, results: Path) -> list[Run]:
-    """Run what is missing and append it; all runs of these settings."""
-    done = {run.key: run for run in read(results)}
-    todo = [(t, s, m) for t, s, m in wanted(tasks, seeds) if (t.name, s, m.name, t.settings) not in done]
-    print(f"{len(todo)} of {len(list(wanted(tasks, seeds)))} runs to do; results in {results}", flush=True)
-    start: dict[tuple[str, int], nn.Module] = {}
-    for count, (task, seed, method) in enumerate(todo, 1):
-        key = (task.name, seed)
-        if key not in start:
-            start = {key: float_network(task, seed, results.parent / f"accuracy-{task.name}-{task.settings}-{seed}.float")}
-        found = run(task, method, seed, start[key])
-        append(results, found)
-        done[found.key] = found
-        print(f"[{count}/{len(todo)}] {task.name} seed {seed} {method.name}: {float(found.percent):.2f} % "
+def runner(results: Path) -> Callable[[Task, int, Method], Run]:
+    """A run of a job whose float network lies in the results folder."""
+    return lambda task, seed, method: run(
+        task, method, seed, float_network(task, seed, results / f"{task.name}-{task.settings}-{seed}.float"))
+
+
+def execute(jobs: Sequence[Job], results: Path, run: Callable[[Any, int, Any], Run]) -> list[Run]:
+    """Run what is missing and store it; all runs of these jobs."""
+    todo = [job for job in jobs if not path_of(results, job).exists()]
+    print(f"{len(todo)} of {len(jobs)} runs to do; results in {results}", flush=True)
+    for count, job in enumerate(todo, 1):
+        if path_of(results, job).exists():
+            continue  # another command on the same folder was here first
+        found = run(*job)
+        write_atomically(path_of(results, job), (json.dumps(asdict(found)) + "\n").encode())
+        print(f"[{count}/{len(todo)}] {found.task} seed {found.seed} {found.method}: {float(found.percent):.2f} % "
               f"({found.seconds:.0f} s)", flush=True)
-    return [done[t.name, s, m.name, t.settings] for t, s, m in wanted(tasks, seeds)]
+    return stored(jobs, results)
 
 
-def read(results: Path) -> list[Run]:
-    if not results.exists():
-        return []
-    return [run for line in results.read_text(encoding="utf-8").splitlines() if (run := _whole(line)) is not None]
+def stored(jobs: Iterable[Job], results: Path) -> list[Run]:
+    """The runs of these jobs that are in the folder."""
+    paths = [path_of(results, job) for job in jobs]
+    return [Run(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
 
 
-def _whole(line: str) -> Run | None:
-    """None for the torn last line of a run that was killed while it wrote."""
-    try:
-        return Run(**json.loads(line))
-    except json.JSONDecodeError:
-        return None
+def path_of(results: Path, job: Job) -> Path:
+    task, seed, method = job
+    return results / f"{task.name}-{task.settings}-{method.name.replace(' ', '-').replace(':', 'of')}-{seed}.json"
 
 
-def latest(runs: list[Run]) -> list[Run]:
-    """The runs of each task's last settings."""
-    settings = {run.task: run.settings for run in runs}
-    return [run for run in runs if run.settings == settings[run.task]]
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
-def append(results: Path, found: Run) -> None:
-    results.parent.mkdir(parents=True, exist_ok=True)
-    before = results.read_bytes() if results.exists() else b""
-    torn = before != b"" and not before.endswith(b"\n")
-    with results.open("a", encoding="utf-8") as file:
-        file.write(("\n" if torn else "") + json.dumps(asdict(found)) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("build/accuracy.jsonl"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--task", choices=sorted(TASKS), action="append", help="only this one")
+def options(about: str, name: str, tasks: Iterable[str]) -> argparse.ArgumentParser:
+    """The options of a command whose results lie in ``build/name`` and whose page is ``docs/name.md``."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("build") / name)
+    parser.add_argument("--seeds", type=int, help="as many instead of the task's own number")
+    parser.add_argument("--only-seed", type=int, action="append", help="run these and write no tables: several commands can share")
+    parser.add_argument("--task", choices=sorted(tasks), action="append", help="only this one; the tables of others stay")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
-    parser.add_argument("--docs", type=Path, default=Path("docs/accuracy.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs") / f"{name}.md")
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if not args.report:
-        execute([TASKS[task]() for task in args.task or TASKS], args.seeds, args.results)
-    runs = latest(read(args.results))
-    write_tables(args.docs, runs)
+    return parser
+
+
+def finish(
+    args: argparse.Namespace, jobs: Sequence[Job], run: Callable[[Any, int, Any], Run],
+    sections: Callable[[list[Run]], dict[str, str]], numbers: Callable[[list[Run]], dict[str, Any]],
+) -> None:
+    """Run what is missing, and write the tables and the numbers, as the options ask."""
+    runs = stored(jobs, args.results) if args.report else execute(jobs, args.results, run)
+    if args.only_seed:
+        return
+    write_tables(args.docs, sections(runs))
     text = json.dumps(numbers(runs), indent=1)
     print(text)
     if args.json is not None:
         args.json.write_text(text + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    args = options(__doc__, "accuracy", TASKS).parse_args()
+    torch.set_num_threads(1)
+    tasks = [TASKS[task]() for task in args.task or TASKS]
+    jobs = list(wanted(tasks, args.only_seed or range(args.seeds or SEEDS)))
+    finish(args, jobs, runner(args.results), sections, numbers)
 
 
 if __name__ == "__main__":

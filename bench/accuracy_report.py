@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Interval", "Run", "numbers", "paired", "tables", "write_tables"]
+__all__ = ["Interval", "Run", "numbers", "paired", "sections", "write_tables"]
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 FEW_DIGITS = (1, 2, 3)
@@ -19,7 +20,8 @@ KINDS = {"k_hot": "K-hot", "signed": "signed digits"}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One measured network: ``right`` of ``images`` test images; ``held_accuracy`` is that of the validation images."""
+    """One measured network: ``right`` of ``images`` test images; ``held_accuracy`` is that of the validation images and
+    ``train_accuracy`` that of the training images, where it was counted."""
 
     task: str
     seed: int
@@ -29,6 +31,7 @@ class Run:
     images: int
     held_accuracy: float
     seconds: float
+    train_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.right <= self.images or self.images < 1:
@@ -41,6 +44,10 @@ class Run:
     @property
     def percent(self) -> Fraction:
         return Fraction(100 * self.right, self.images)
+
+    @property
+    def train_percent(self) -> Fraction | None:
+        return None if self.train_accuracy is None else 100 * Fraction(self.train_accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +145,17 @@ def numbers(runs: Sequence[Run]) -> dict[str, Any]:
     return result
 
 
-def tables(runs: Sequence[Run]) -> str:
-    """Markdown: for each task the table of bits, the table of digits and the requirements."""
-    parts = []
+def sections(runs: Sequence[Run]) -> dict[str, str]:
+    """Markdown of each task: the table of bits, the table of digits and the requirements."""
+    parts = {}
     for task in dict.fromkeys(run.task for run in runs):
         found = scores(runs, task)
         images = next(run.images for run in runs if run.task == task)
         seeds = len(found.get("float", {}))
-        parts += [f"### {task}, {images} test images, {seeds} seeds", "",
-                  f"Float: {_cell(found, 'float')} %.", "", *_bits_table(found), "", *_digits_table(found), "",
-                  *_requirements_table(found), ""]
-    return "\n".join(parts)
+        parts[task] = "\n".join([
+            f"### {task}, {images} test images, {seeds} seeds", "", f"Float: {_cell(found, 'float')} %.", "",
+            *_bits_table(found), "", *_digits_table(found), "", *_requirements_table(found)])
+    return parts
 
 
 def _cell(scores: Scores, name: str) -> str:
@@ -194,11 +201,16 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def write_tables(docs: Path, runs: Sequence[Run]) -> None:
-    """Replace what stands between the markers of the page; ValueError if it has none."""
+def write_tables(docs: Path, sections: Mapping[str, str]) -> None:
+    """Replace the sections of these tasks between the markers of the page, and keep those of other tasks.
+
+    A section begins with the line ``### task, ...``. ValueError if the page has no markers.
+    """
     text = docs.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    former, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{docs} must have the lines {BEGIN} and {END}, between which the tables stand")
-    docs.write_text(f"{before}{BEGIN}\n\n{tables(runs)}\n{END}{after}", encoding="utf-8")
+    kept = {part.split(",")[0]: f"### {part.rstrip()}" for part in re.split(r"^### ", former, flags=re.MULTILINE)[1:]}
+    every = "\n\n".join({**kept, **sections}.values())
+    docs.write_text(f"{before}{BEGIN}\n\n{every}\n\n{END}{after}", encoding="utf-8")

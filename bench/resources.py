@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "resources.md"
 PARTS = {"sat": "xcvu9p-fsgd2104-2L-e"}
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-COLUMNS = ("core", "rows x columns", "LUT", "FF", "BRAM36", "DSP48E2", "logic levels (modelled)", "longest path")
+COLUMNS = ("core", "rows x columns", "LUT", "FF", "BRAM36", "URAM288", "DSP48E2", "logic levels (modelled)", "longest path")
 
 
 def cores() -> dict[str, Arch]:
@@ -39,7 +39,7 @@ def cores() -> dict[str, Arch]:
 def row(name: str, result: CoreResources) -> str:
     """A line of the table."""
     synthesis, arch = result.synthesis, result.arch
-    used = [f"{synthesis.resources[resource]:,}" for resource in ("LUT", "FF", "BRAM36", "DSP48E2")]
+    used = [f"{synthesis.resources[resource]:,}" for resource in ("LUT", "FF", "BRAM36", "URAM288", "DSP48E2")]
     path = synthesis.paths.registers[0]
     cells = [name, f"{arch.rows} x {arch.columns}", *used, f"{synthesis.levels:.1f}", f"`{path.start}` to `{path.end}`"]
     return f"| {' | '.join(cells)} |"

@@ -14,27 +14,19 @@ the median over the turns of the ratio within a turn.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from step_cost import WARM_UP, Step, measure, options, ratio, stepper, summary, write
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sw.kernels import available
 from sw.models.resnet import resnet20
 from sw.quant import Recipe, quantize_model
-
-WARM_UP = 3
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -108,20 +100,7 @@ def brevitas(model: nn.Module, images: Tensor) -> nn.Module:
     return made
 
 
-def stepper(network: nn.Module, images: Tensor, labels: Tensor, compiled: bool = False) -> Callable[[], None]:
-    """One training step as a call."""
-    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
-    run: Any = torch.compile(network) if compiled else network
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(run(images), labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def candidates(batch: int, skip: list[str]) -> dict[str, Callable[[], None]]:
+def candidates(batch: int, skip: list[str]) -> dict[str, Step]:
     """Every network's step by name."""
     torch.manual_seed(0)
     images, labels = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
@@ -138,22 +117,8 @@ def candidates(batch: int, skip: list[str]) -> dict[str, Callable[[], None]]:
         "float_folded_compiled": lambda: (folded(model), True),
         "ours_compiled": lambda: (ours(model, images), True),
     }
-    return {name: stepper(made[0], images, labels, made[1])
+    return {name: stepper(made[0], images, labels, 1e-4, made[1])
             for name, maker in makers.items() if name not in skip and (made := maker())}
-
-
-def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """CPU milliseconds of each step, candidates in turn."""
-    for step in steps.values():
-        for _ in range(WARM_UP):
-            step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            times[name].append((time.process_time() - start) * 1e3)
-    return times
 
 
 RATIOS = (("ours", "float"), ("ours", "float_folded"), ("ours", "brevitas"), ("brevitas", "float"),
@@ -161,29 +126,17 @@ RATIOS = (("ours", "float"), ("ours", "float_folded"), ("ours", "brevitas"), ("b
 
 
 def report(times: dict[str, list[float]], batch: int, threads: int) -> dict[str, Any]:
-    """Medians, ratios within turns, and the machine's state."""
-    ratios = {f"{a}/{b}": statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
-              for a, b in RATIOS if a in times and b in times}
-    return {"batch": batch, "threads": threads, "repeats": len(next(iter(times.values()))),
-            "kernels": available(), "cpu_ms": {name: statistics.median(t) for name, t in times.items()}, "ratios": ratios,
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                        "load": os.getloadavg()[0], "torch": torch.__version__}}
+    """The summary and the ratios of those that were measured."""
+    ratios = {f"{a}/{b}": ratio(times, a, b) for a, b in RATIOS if a in times and b in times}
+    return {**summary(times, batch, threads), "kernels": available(), "ratios": ratios}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--skip", nargs="*", default=[])
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     torch.set_num_threads(args.threads)
-    times = measure(candidates(args.batch, args.skip), args.repeats)
-    text = json.dumps(report(times, args.batch, args.threads), indent=1)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    found = report(measure(candidates(args.batch, args.skip), args.repeats), args.batch, args.threads)
+    print(json.dumps(found, indent=1))
+    write(args.json, found)
 
 
 if __name__ == "__main__":

@@ -37,18 +37,19 @@ class Residual(nn.Module):
 
 class ResidualNet(nn.Module):
     """(N, 3, 32, 32) to class scores (N, 10): stem and two more convolutions of stride 2, a residual block after each of the
-    first two; 84,570 parameters and about 3 million multiply-accumulates an image."""
+    first two. ``width`` is the stem's channels, which double at each further stride; with the default of 16 there are 84,570
+    parameters and about 3 million multiply-accumulates an image."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        self.stem = conv_norm(3, 16, 3, stride=2)
-        self.block1 = Residual(16)
-        self.down1 = conv_norm(16, 32, 3, stride=2)
-        self.block2 = Residual(32)
-        self.down2 = conv_norm(32, 64, 3, stride=2)
-        self.mix = conv_norm(64, 64, 3)
+        self.stem = conv_norm(3, width, 3, stride=2)
+        self.block1 = Residual(width)
+        self.down1 = conv_norm(width, 2 * width, 3, stride=2)
+        self.block2 = Residual(2 * width)
+        self.down2 = conv_norm(2 * width, 4 * width, 3, stride=2)
+        self.mix = conv_norm(4 * width, 4 * width, 3)
         self.mean, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        self.head = nn.Linear(64, classes)
+        self.head = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down1(self.block1(self.stem(x)))

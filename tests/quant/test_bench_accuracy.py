@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,12 @@ def test_the_tables_stand_between_the_markers(bench: tuple[Any, Any], tmp_path: 
     page = tmp_path / "page.md"
     page.write_text(f"before\n{report.BEGIN}\nformer\n{report.END}\nafter\n")
     for _ in range(2):
-        report.write_tables(page, runs)
+        report.write_tables(page, report.sections(runs))
         text = page.read_text()
         assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"{report.END}\nafter\n") and "former" not in text
     assert "| 4 | 90.50 ± 6.35 | 90.50 ± 0.00 | 94.90 ± 1.27 | +4.15 ± 1.91 | -0.60 ± 5.08 |" in text
     assert "| signed digits, K = 2 | 94.50 ± 6.35 | -1.00 ± 0.00 | -1.00 ± 0.00 |" in text
     assert "| K-hot, K = 1 | not run | not run | not run |" in text
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="must have the lines"):
-        report.write_tables(page, runs)
 
 
 def test_every_layer_has_the_width_of_the_row(bench: tuple[Any, Any]) -> None:
@@ -108,51 +106,48 @@ def test_every_layer_has_the_width_of_the_row(bench: tuple[Any, Any]) -> None:
 def tiny(accuracy: Any) -> Any:
     task = accuracy.digits_task()
     part = {name: tuple(values[:96] for values in getattr(task, name)) for name in ("train", "held", "test")}
-    training = {"float_epochs": 1, "fixed_epochs": 1, "batch": 32}
-    fields = {f: getattr(task, f) for f in ("name", "net", "input_format", "augment")}
-    return accuracy.Task(training=training, **fields, **part)
+    return replace(task, training={"float_epochs": 1, "fixed_epochs": 1, "batch": 32}, **part)
 
 
 def test_a_stopped_table_goes_on_and_repeats_nothing(
     bench: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracy, _ = bench
-    wanted = [accuracy.Method(kind="float"), *(accuracy.Method(kind=k, bits=4) for k in ("minmax", "learned")),
-              accuracy.Method(kind="learned", bits=8, digits=2)]
-    monkeypatch.setattr(accuracy, "methods", lambda: wanted)
-    task, whole, stopped = tiny(accuracy), tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
-    expected = accuracy.execute([task], 2, whole)
+    few = [accuracy.Method(kind="float"), *(accuracy.Method(kind=k, bits=4) for k in ("minmax", "learned")),
+           accuracy.Method(kind="learned", bits=8, digits=2)]
+    monkeypatch.setattr(accuracy, "methods", lambda: few)
+    task, whole, stopped = tiny(accuracy), tmp_path / "whole", tmp_path / "stopped"
+    jobs = list(accuracy.wanted([task], range(2)))
+    expected = accuracy.execute(jobs, whole, accuracy.runner(whole))
     assert len(expected) == 8 and len({run.key for run in expected}) == 8
-    real, count = accuracy.run, 0
+    real, count = accuracy.runner(stopped), 0
 
-    def failing(*args: Any) -> Any:
+    def failing(*job: Any) -> Any:
         nonlocal count
         count += 1
         if count == 3:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*job)
 
-    monkeypatch.setattr(accuracy, "run", failing)
     with pytest.raises(KeyboardInterrupt):
-        accuracy.execute([task], 2, stopped)
-    with stopped.open("a") as file:
-        file.write('{"task": "digi')  # what a kill in the middle of a line leaves
-    found = accuracy.execute([task], 2, stopped)
+        accuracy.execute(jobs, stopped, failing)
+    found = accuracy.execute(jobs, stopped, failing)
     assert count == 3 + 6  # two were done, the third had failed
-    accuracy.execute([task], 2, stopped)
+    accuracy.execute(jobs, stopped, failing)
     assert count == 9
     assert [(r.key, r.right) for r in found] == [(r.key, r.right) for r in expected]
-    assert {json.loads(line)["settings"] for line in whole.read_text().splitlines()} == {task.settings}
+    assert {json.loads(path.read_text())["settings"] for path in whole.glob("*.json")} == {task.settings}
+    assert len(list(whole.glob("*.json"))) == 8 and len(list(whole.glob("*.float"))) == 2
 
 
-def test_other_settings_are_other_runs(bench: tuple[Any, Any]) -> None:
-    accuracy, report = bench
+def test_other_settings_are_other_runs(bench: tuple[Any, Any], tmp_path: Path) -> None:
+    accuracy, _ = bench
     task = tiny(accuracy)
-    longer = accuracy.Task(**{**{f: getattr(task, f) for f in task.__dataclass_fields__}, "training": {"float_epochs": 2}})
+    longer = replace(task, training={"float_epochs": 2})
+    method = accuracy.Method(kind="minmax", bits=4)
     assert task.settings != longer.settings
-    old, new = (report.Run(task="t", seed=0, method="float", settings=s, right=1, images=2, held_accuracy=0.5, seconds=1)
-                for s in ("a", "b"))
-    assert accuracy.latest([old, new]) == [new]
+    accuracy.execute([(task, 0, method)], tmp_path, accuracy.runner(tmp_path))
+    assert accuracy.stored([(longer, 0, method)], tmp_path) == [] and len(accuracy.stored([(task, 0, method)], tmp_path)) == 1
 
 
 def test_a_learned_row_starts_from_the_float_network_of_its_seed(bench: tuple[Any, Any], tmp_path: Path) -> None:
@@ -162,8 +157,7 @@ def test_a_learned_row_starts_from_the_float_network_of_its_seed(bench: tuple[An
     again = accuracy.float_network(task, 3, tmp_path / "float.pt")
     assert all(torch.equal(values, again.state_dict()[name]) for name, values in start.state_dict().items())
     before = {name: values.clone() for name, values in start.state_dict().items()}
-    frozen = accuracy.Task(**{**{f: getattr(task, f) for f in task.__dataclass_fields__},
-                              "training": {"float_epochs": 1, "fixed_epochs": 0}})
+    frozen = replace(task, training={"float_epochs": 1, "fixed_epochs": 0})
     learned = accuracy.network_of(frozen, accuracy.Method(kind="learned", bits=4), 3, start)
     plain = accuracy.network_of(frozen, accuracy.Method(kind="mse", bits=4), 3, start)
     x = task.test[0]
