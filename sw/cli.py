@@ -360,6 +360,36 @@ def sparse(
     return data
 
 
+@demo.command()
+@reported
+def detect(
+    out: Annotated[Path, typer.Option(help="Folder for the artefacts and the report.")] = Path("build/detect"),
+    steps: Annotated[int, typer.Option(help="Training steps in float; fixed point takes a quarter as many.", min=4)] = 2400,
+    scenes: Annotated[int, typer.Option(help="Test scenes that run on the simulated core, 1 to 200.", min=1, max=200)] = 8,
+) -> Result:
+    """Train a small CoDeNet to find digits in scenes, run it on the simulated core, compare every number, draw its boxes."""
+    from sw.flow.demo_detect import DetectConfig, Tell, demo_detect
+    from sw.flow.show import show_report
+
+    with progress_bars() as advance:
+        told = Tell(
+            say=tell,
+            steps=lambda phase, losses, total: advance(f"training, {phase}", losses.step, total, f", loss {losses.total:.3f}"),
+            images=advance,
+        )
+        config = DetectConfig(float_steps=steps, fixed_steps=steps // 4, core_scenes=scenes)
+        result = demo_detect(out, config=config, tell=told)
+    show_report(console, result.report)
+    data = result.to_dict()
+    console.print(
+        f"AP50 {data['float_ap50']:.1%} in float, {data['fixed_ap50']:.1%} in fixed point with whole-pixel offsets; {data['cycles']:,} "
+        f"cycles per scene; {data['seconds']:.0f} s; report: {out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return data
+
+
 @report.command()
 @reported
 def sat(
