@@ -35,6 +35,12 @@ def core_verilog() -> EmittedVerilog:
 
 
 @pytest.fixture(scope="session")
+def separate_verilog() -> EmittedVerilog:
+    """The core with a module for each instance, so that a fault can be planted in one of many lanes."""
+    return emit_core(ARCH, merge=False)
+
+
+@pytest.fixture(scope="session")
 def core_build(core_verilog: EmittedVerilog) -> SimulationBuild:
     return build_simulation(core_verilog, random_state=True)
 

@@ -126,10 +126,10 @@ def test_a_verification_with_a_mismatch_makes_no_record(proven: Proven, tiny: Ti
 
 
 def test_a_planted_fault_is_not_proven_and_takes_the_old_record_away(
-    proven: Proven, core_verilog: EmittedVerilog, tmp_path: Path
+    proven: Proven, separate_verilog: EmittedVerilog, tmp_path: Path
 ) -> None:
     faulty = tmp_path / "faulty.v"
-    faulty.write_text(ROUNDING_BIT.plant(core_verilog.text))
+    faulty.write_text(ROUNDING_BIT.plant(separate_verilog.text))
     with pytest.raises(ProofFailure, match="is not proven") as error:
         prove_design(ARCH, build=build_core(ARCH, faulty), seeds=(1,), programs=20)
     assert any(words.startswith("random programs: seed 1, program ") for words in error.value.failures), error.value.failures

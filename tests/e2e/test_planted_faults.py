@@ -34,14 +34,16 @@ class Files:
 
 
 @pytest.fixture(scope="module")
-def files(tiny: Tiny, core_verilog: EmittedVerilog, tmp_path_factory: pytest.TempPathFactory) -> Files:
+def files(
+    tiny: Tiny, core_verilog: EmittedVerilog, separate_verilog: EmittedVerilog, tmp_path_factory: pytest.TempPathFactory
+) -> Files:
     folder = tmp_path_factory.mktemp("planted")
     tiny.graph.save(folder / "tiny.graph")
     tiny.program.save(folder / "tiny.program")
     np.save(folder / "inputs.npy", tiny.inputs["image"])
     (folder / "good.v").write_text(core_verilog.text)
     for fault in FAULTS:
-        _path(folder, fault).write_text(fault.plant(core_verilog.text))
+        _path(folder, fault).write_text(fault.plant(separate_verilog.text))
     with ThreadPoolExecutor(2) as pool:
         builds = list(pool.map(lambda fault: build_core(ARCH, _path(folder, fault)), FAULTS))
     assert len({build.verilog_sha256 for build in builds}) == len(FAULTS) == 3
