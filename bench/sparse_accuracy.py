@@ -105,8 +105,8 @@ def residual_net_2x() -> ResidualNet:
 TASKS: dict[str, Callable[[], Task]] = {
     "digits": digits_task,
     "glyphs": glyphs_task,
-    "glyphs-long": lambda: glyphs_task("glyphs-long", epochs=20, methods=FEW),
-    "glyphs-wide": lambda: glyphs_task("glyphs-wide", residual_net_2x, methods=FEW),
+    "glyphs-long": lambda: glyphs_task("glyphs-long", epochs=20, methods=FEW, seeds=4),
+    "glyphs-wide": lambda: glyphs_task("glyphs-wide", residual_net_2x, methods=FEW, seeds=3),
     "glyphs-wide-long": lambda: glyphs_task("glyphs-wide-long", residual_net_2x, 20, methods=PAIR, seeds=3),
 }
 
