@@ -91,7 +91,10 @@ def test_import_brevitas_gives_the_graph_alone():
     assert import_brevitas(model, x).to_bytes() == examine_brevitas(model, x).graph.to_bytes()
 
 
-def test_rounding_down_is_the_cores_own():
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_down_is_the_cores_own(seed):
+    """Brevitas' float scale may put an accumulator on the other side of an edge; the import has said so, and how far it can be off."""
+    torch.manual_seed(seed)
     model = nn.Sequential(identity(), qnn.QuantConv2d(3, 8, 1, bias=False),
                           relu(float_to_int_impl_type=FloatToIntImplType.FLOOR))
     trained(model, (3, 6, 6))
@@ -101,8 +104,9 @@ def test_rounding_down_is_the_cores_own():
     (codes,) = found.graph(found.input_codes(x)).values()
     expected = brevitas_codes(model, x)
     wrong = int((codes != expected).sum())
-    print(f"FLOOR: {wrong} of {codes.size} codes differ, {found.close} close, {[str(d) for d in found.differences]}")
-    assert codes.size == 9216 and (wrong == 0 or found.close)
+    assert codes.size == 9216 and wrong < 0.005 * codes.size
+    told = max((difference.largest for difference in found.differences), default=int(found.close > 0))
+    assert np.abs(codes - expected).max() <= told
 
 
 # --- differences are told, and no other happen
