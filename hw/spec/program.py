@@ -73,6 +73,8 @@ class WindowLayout:
     def __post_init__(self) -> None:
         for name, low in (("rows", 1), ("columns", 1), ("stride", 1), ("padding", 0)):
             object.__setattr__(self, name, _integer(f"{name} of a window", getattr(self, name), low))
+        if self.padding >= min(self.rows, self.columns):
+            raise ValueError(f"padding of a window must be below its {self.rows} rows and {self.columns} columns, not {self.padding}")
 
     def shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) on the device, of an image's."""
@@ -158,7 +160,7 @@ class TensorLayout:
         return slot_bytes(stored.transpose(1, 2, 0), self.slots).tobytes()
 
     def unpack(self, data: bytes) -> np.ndarray:
-        """Device bytes to logical int64 codes (C, H, W). ValueError for one that is stored in windows: only inputs are."""
+        """Device bytes to logical int64 codes (C, H, W); of an input that is stored in windows ValueError."""
         if self.window:
             raise ValueError(f"tensor {self.name} is an input stored in windows, which are not read back")
         if len(data) != self.size:
@@ -225,6 +227,11 @@ class Program:
     """For each instruction the name of the layer that it serves."""
     intermediates: tuple[Intermediate, ...] = ()
     """What a check can look at between inputs and outputs, in the order of ``after``."""
+
+    def __post_init__(self) -> None:
+        for layout in (*self.outputs, *(entry.layout for entry in self.intermediates)):
+            if layout.window:
+                raise ValueError(f"tensor {layout.name} is no input, and only inputs are stored in windows")
 
     @property
     def digest(self) -> str:

@@ -25,11 +25,15 @@ def choose_windows(graph: IntegerGraph, arch: DeformArch) -> dict[str, WindowLay
     for name in graph.inputs:
         if len(readers[name]) == 1 and name not in graph.outputs:
             (node,) = readers[name]
-            conv = node.operation
-            if isinstance(conv, Conv2d) and conv.groups == 1 and _cycles(node, graph, arch, windows=True) < _cycles(node, graph, arch):
-                rows, columns = conv.weight.shape[2:]
-                found[name] = WindowLayout(rows=rows, columns=columns, stride=conv.stride, padding=conv.padding)
+            if _can(node) and _cycles(node, graph, arch, windows=True) < _cycles(node, graph, arch):
+                rows, columns = node.operation.weight.shape[2:]
+                found[name] = WindowLayout(rows=rows, columns=columns, stride=node.operation.stride, padding=node.operation.padding)
     return found
+
+
+def _can(node: Node) -> bool:
+    conv = node.operation
+    return isinstance(conv, Conv2d) and conv.groups == 1 and conv.padding < min(conv.weight.shape[2:])
 
 
 def _cycles(node: Node, graph: IntegerGraph, arch: DeformArch, *, windows: bool = False) -> int:

@@ -9,9 +9,10 @@ import pytest
 
 from hw.spec.deform import DeformArch
 from hw.spec.fixed import FixedFormat
-from hw.spec.program import Program, TensorLayout, WindowLayout
+from hw.spec.program import Intermediate, Program, TensorLayout, WindowLayout
 from sw.compiler import compile_graph
 from sw.compiler.memcheck import prove_memory
+from sw.compiler.problems import CompileError
 from sw.compiler.windows import choose_windows
 from sw.graph import IntegerGraph
 from tests.compiler.graphs import S8, U8, Builder, random_codes, run_machine
@@ -80,6 +81,7 @@ def test_a_window_layout_packs_by_the_definition() -> None:
 @pytest.mark.parametrize("change, message", [
     ({"rows": 0}, "rows of a window must be an integer of at least 1, not 0"),
     ({"padding": -1}, "padding of a window must be an integer of at least 0, not -1"),
+    ({"padding": 3}, "padding of a window must be below its 3 rows and 3 columns, not 3"),
     ({"columns": 20}, r"tensor image: no window of .* fits into its shape \(3, 17, 14\)"),
     ({"rows": 2}, "tensor image: slots must hold each of 18 channels once"),
 ])  # fmt: skip
@@ -88,3 +90,18 @@ def test_a_wrong_window_is_refused(change: dict[str, int], message: str) -> None
     assert layout.window is not None
     with pytest.raises(ValueError, match=message):
         replace(layout, window=replace(layout.window, **change))
+
+
+def test_only_inputs_are_stored_in_windows() -> None:
+    program = compile_graph(stem(1, 3, (3, 3), 2, 1), ARCH, windows=True)
+    (windowed,) = program.inputs
+    for change in ({"outputs": (windowed,)}, {"intermediates": (Intermediate(after=0, layout=windowed),)}):
+        with pytest.raises(ValueError, match="tensor image is no input, and only inputs are stored in windows"):
+            replace(program, **change)
+
+
+def test_a_padding_beyond_the_window_is_told_as_without_windows() -> None:
+    graph = stem(1, 3, (1, 1), 2, 1)
+    for windows in (False, True):
+        with pytest.raises(CompileError, match="padding 1 leaves windows of 1x1 without any input"):
+            compile_graph(graph, ARCH, windows=windows)

@@ -1,4 +1,5 @@
-"""CenterNet's targets against slow loops over every cell, the Gaussian's radius against boxes that are really moved."""
+"""CenterNet's float32 targets against slow float64 loops over every cell (1e-6 of heat, 1e-5 of cells), the Gaussian's radius against
+boxes that are really moved."""
 
 from __future__ import annotations
 

@@ -6,8 +6,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx.backend.test.loader import load_model_tests
+from onnx.reference import ReferenceEvaluator
 
 from hw.spec.fixed import Rounding
 from hw.spec.ops import Conv2d, DeformConv2d, DeformDepthwiseConv2d, Requant, identity_requant
@@ -75,8 +78,6 @@ GENERAL = [  # stride, padding, dilation, groups, offset groups, masked
 
 @pytest.mark.parametrize(("stride", "padding", "dilation", "groups", "offset_groups", "masked"), GENERAL)
 def test_general_operator_against_onnx(stride, padding, dilation, groups, offset_groups, masked) -> None:
-    helper = pytest.importorskip("onnx.helper")
-    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     pair = lambda v: v if isinstance(v, tuple) else (v, v)  # noqa: E731
     (sh, sw), (ph, pw), (dh, dw) = pair(stride), pair(padding), pair(dilation)
     size = ((9 + 2 * ph - 2 * dh - 1) // sh + 1, (8 + 2 * pw - dw - 1) // sw + 1)
@@ -86,10 +87,10 @@ def test_general_operator_against_onnx(stride, padding, dilation, groups, offset
         "o": random.normal(size=(2, 12 * offset_groups, *size)) * 2, "b": random.normal(size=8),
         "m": random.uniform(size=(2, 6 * offset_groups, *size))}
     arrays = {k: v.astype(np.float32) for k, v in arrays.items() if k != "m" or masked}
-    node = helper.make_node(
+    node = onnx.helper.make_node(
         "DeformConv", ["x", "w", "o", "b", *(["m"] if masked else [])], ["y"], kernel_shape=[3, 2], strides=[sh, sw],
         pads=[ph, pw, ph, pw], dilations=[dh, dw], group=groups, offset_group=offset_groups)
-    expected = evaluator(node).run(None, arrays)[0]
+    expected = ReferenceEvaluator(node).run(None, arrays)[0]
     t = {k: torch.from_numpy(v) for k, v in arrays.items()}
     ours = deform_conv2d(t["x"], t["o"], t["w"], t["b"], stride, padding, dilation, t.get("m")).numpy()
     assert ours.shape == expected.shape and expected.std() > 0.1
@@ -100,8 +101,7 @@ def test_general_operator_against_onnx(stride, padding, dilation, groups, offset
                                   "test_deform_conv_with_mask_bias", "test_deform_conv_with_multiple_offset_groups"])
 def test_general_operator_on_the_node_tests_of_onnx(name: str) -> None:
     """Inputs and results that ONNX ships."""
-    onnx = pytest.importorskip("onnx")
-    tests = pytest.importorskip("onnx.backend.test.loader").load_model_tests(kind="node")
+    tests = load_model_tests(kind="node")
     (folder,) = [Path(test.model_dir) for test in tests if test.name == name]
     (node,) = onnx.load(folder / "model.onnx").graph.node
     given = {a.name: list(a.ints) or a.i for a in node.attribute}
@@ -123,8 +123,6 @@ def test_general_operator_on_the_node_tests_of_onnx(name: str) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_samples_on_the_border_and_far_outside(seed: int) -> None:
     """Float64 against the reference of ONNX, 1e-9: whole offsets, quarters, samples at -1, 0, H - 1, H and beside them, far away."""
-    helper = pytest.importorskip("onnx.helper")
-    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     random = np.random.default_rng(seed)
     height, width, kernel = 5, 6, 3
     ends = np.array([-1.0, 0.0, height - 1, width - 1, height, width])
@@ -136,8 +134,8 @@ def test_samples_on_the_border_and_far_outside(seed: int) -> None:
     regular = (taps + base).reshape(1, -1, height, width)
     offset = np.where(random.random(wanted.shape) < 0.5, wanted - regular, free)
     x, w = random.normal(size=(2, 4, height, width)), random.normal(size=(6, 4, kernel, kernel))
-    node = helper.make_node("DeformConv", ["x", "w", "o"], ["y"], kernel_shape=[kernel] * 2, pads=[1] * 4)
-    expected = evaluator(node).run(None, {"x": x, "w": w, "o": offset})[0]
+    node = onnx.helper.make_node("DeformConv", ["x", "w", "o"], ["y"], kernel_shape=[kernel] * 2, pads=[1] * 4)
+    expected = ReferenceEvaluator(node).run(None, {"x": x, "w": w, "o": offset})[0]
     ours = deform_conv2d(*(torch.from_numpy(v) for v in (x, offset, w)), padding=1).numpy()
     rows = (offset + regular)[:, ::2]
     assert all((rows == end).any() for end in (-1, 0, height - 1, height)) and (np.abs(rows) > 900).any()
