@@ -1,5 +1,8 @@
-"""One torch thread in all tests, as they run beside others. It is set before anything imports torch, so that fixtures of every scope and
-processes that tests start have it too; a test that sets another number has it alone."""
+"""One torch thread in all tests, as they run beside others.
+
+It is set before anything imports torch, so that fixtures of every scope and processes that tests start have it too; a test that sets
+another number has it alone.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from boards.levels import ADD_IN_DSP, BLOCK_RAM, CARRY, LUT, MULTIPLY, longest_paths
+from boards.cells import ADD_IN_DSP, BLOCK_RAM, CARRY, LUT, MULTIPLY
+from boards.levels import longest_paths
 
 OUTPUTS = {"O", "Q", "CO", "P", "DOUTADOUT", "DOA", "S0", "S1", "COUT", "F", "Z"}
 
