@@ -29,6 +29,7 @@ MAY_SEE = {
     "sw/runtime": {"hw.spec", "sw.runtime", "hw.sim"},
     "sw/flow": {"hw", "sw", "boards"},
     "sw/cli.py": {"hw", "sw", "boards"},
+    "sw/cli_showcase.py": {"hw", "sw", "boards"},
 }
 """Folder or file to the packages of ours that it may import."""
 
