@@ -1,4 +1,4 @@
-"""Exact training: compiled products equal to the definition, a step equal to loops written here, resumed runs, and the update."""
+"""Exact training: compiled products equal to the definition, loss scale, resumed runs, operands."""
 
 from __future__ import annotations
 
@@ -14,22 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from hw.spec.training import DEFINITION, Hyper, softmax_cross_entropy, updated
+from hw.spec.training import DEFINITION, Hyper
 from sw.sparse import (
     CheckpointError,
     DivergedError,
-    ExactSGD,
     ExactTrainer,
     LossScaling,
-    NonFiniteError,
     export,
     hyper_of,
     load_into,
     ordered_products,
-    sparsify,
 )
 from sw.sparse.exact import half_images
 from sw.training_graph import TrainingState
@@ -75,142 +70,6 @@ def same_as_before(before: TrainingState, after: TrainingState) -> int:
     """Arrays that a training has changed."""
     later = after.arrays()
     return sum(not np.array_equal(array, later[name]) for name, array in before.arrays().items())
-
-
-# --- one step, written out -------------------------------------------------------------------------------------------------
-
-
-class Tiny(nn.Module):
-    """(N, 2, 5, 5): the second convolution is sparse in both directions and has a stride; the linear layer reads 2 x 2 pixels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 8, 3, stride=2, padding=1)
-        self.head = nn.Linear(8 * 4, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.relu(self.two(torch.relu(self.one(x)))).flatten(1))
-
-
-def chain(terms: list[tuple[F16, F16]]) -> F32:
-    """The one order: a float32 sum that begins at +0."""
-    total = F32(0)
-    for a, b in terms:
-        total = F32(total + F32(a) * F32(b))
-    return total
-
-
-def largest(values: np.ndarray, n: int, m: int, axis: int) -> np.ndarray:
-    """Group by group along an axis: the n of largest magnitude, the lower index among equals; zeros elsewhere."""
-    kept = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
-        start = place[axis] // m * m
-        group = [(-abs(values[(*place[:axis], i, *place[axis + 1 :])]), i) for i in range(start, start + m)]
-        if place[axis] in [i for _, i in sorted(group)[:n]]:
-            kept[place] = values[place]
-    return kept
-
-
-def conv(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
-    """x (N, C, H, W), w (O, C, KH, KW), float16: sums over (kh, kw, c) as float16."""
-    (n, c, h, width), (o, _, kh, kw) = x.shape, w.shape
-    y = np.zeros((n, o, (h + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1), F16)
-    for image, out, row, col in np.ndindex(y.shape):
-        terms = []
-        for i, j, k in np.ndindex(kh, kw, c):
-            r, q = row * stride + i - padding, col * stride + j - padding
-            if 0 <= r < h and 0 <= q < width:
-                terms.append((x[image, k, r, q], w[out, k, i, j]))
-        y[image, out, row, col] = F16(chain(terms))
-    return y
-
-
-def conv_input(dy: np.ndarray, w: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """The gradient of x: sums over taps from the last to the first, then output channels, as float16."""
-    dx, (o, _, kh, kw) = np.zeros(shape, F16), w.shape
-    for image, k, r, q in np.ndindex(shape):
-        terms = []
-        for i, j, out in ((i, j, out) for i in reversed(range(kh)) for j in reversed(range(kw)) for out in range(o)):
-            (row, left), (col, over) = divmod(r + padding - i, stride), divmod(q + padding - j, stride)
-            if not left and not over and 0 <= row < dy.shape[2] and 0 <= col < dy.shape[3]:
-                terms.append((dy[image, out, row, col], w[out, k, i, j]))
-        dx[image, k, r, q] = F16(chain(terms))
-    return dx
-
-
-def conv_weight(x: np.ndarray, dy: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """The gradient of w: sums over (n, row, column), float32."""
-    dw = np.zeros(shape, F32)
-    for out, k, i, j in np.ndindex(shape):
-        terms = []
-        for image, row, col in np.ndindex(len(x), *dy.shape[2:]):
-            r, q = row * stride + i - padding, col * stride + j - padding
-            if 0 <= r < x.shape[2] and 0 <= q < x.shape[3]:
-                terms.append((x[image, k, r, q], dy[image, out, row, col]))
-        dw[out, k, i, j] = chain(terms)
-    return dw
-
-
-def with_bias(y: np.ndarray, bias: np.ndarray, relu: bool) -> np.ndarray:
-    z = (y.astype(F32) + bias[:, None, None]).astype(F32)
-    return np.where(z > 0, z, F32(0)).astype(F16) if relu else z.astype(F16)
-
-
-def bias_gradient(dz: np.ndarray) -> np.ndarray:
-    """Exact sums, as float64 holds these, rounded once."""
-    return dz.astype(np.float64).sum(axis=(0, 2, 3)).astype(F32)
-
-
-def moved(value: np.ndarray, velocity: np.ndarray, gradient: np.ndarray, hyper: Hyper) -> tuple[np.ndarray, np.ndarray]:
-    """Value by value in scalars."""
-    k, rate, momentum, decay = (F32(v) for v in (1 / hyper.loss_scale, hyper.learning_rate, hyper.momentum, hyper.weight_decay))
-    values, velocities = np.empty_like(value), np.empty_like(value)
-    for place in np.ndindex(value.shape):
-        step = F32(F32(value[place] * decay) + F32(gradient[place] * k))
-        velocities[place] = F32(F32(velocity[place] * momentum) + step)
-        values[place] = F32(value[place] - F32(velocities[place] * rate))
-    return values, velocities
-
-
-def test_a_step_equals_loops_written_here() -> None:
-    """From torch's own layouts: forward, backward, update; parameters and momenta of all six, and the loss, on every bit."""
-    torch.manual_seed(4)
-    model = sparsify(Tiny(), 2, 4, include=["two"])
-    optimizer, hyper = sgd(model), Hyper(learning_rate=0.05, momentum=0.875, weight_decay=1e-3, loss_scale=128.0)
-    images, labels = torch.randn(2, 2, 5, 5).half().float(), torch.tensor([2, 0])
-    F.cross_entropy(model(images), labels).backward()
-    optimizer.step()
-    p = {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
-    v = {name: optimizer.state[parameter]["momentum_buffer"].numpy().copy() for name, parameter in model.named_parameters()}
-
-    training = ExactTrainer(export(model, optimizer, images), scaling=LossScaling(initial=128))
-    result = training.step(images, labels, hyper)
-    load_into(model, optimizer, training.state)
-
-    x, head = images.numpy().astype(F16), p["head.weight"].reshape(3, 8, 2, 2)
-    two_forward, two_backward = largest(p["two.weight"], 2, 4, 1).astype(F16), largest(p["two.weight"], 2, 4, 0).astype(F16)
-    a = with_bias(conv(x, p["one.weight"].astype(F16), 1, 0), p["one.bias"], relu=True)
-    b = with_bias(conv(a, two_forward, 2, 1), p["two.bias"], relu=True)
-    logits = with_bias(conv(b, head.astype(F16), 1, 0), p["head.bias"], relu=False)
-    loss, gradient = softmax_cross_entropy(logits[:, :, 0, 0], labels.numpy(), hyper.loss_scale)
-    dy = gradient[:, :, None, None]
-    g = {"head.weight": conv_weight(b, dy, head.shape, 1, 0).reshape(3, 32), "head.bias": bias_gradient(dy)}
-    db = np.where(b > 0, conv_input(dy, head.astype(F16), b.shape, 1, 0), F16(0))
-    g |= {"two.weight": conv_weight(a, db, p["two.weight"].shape, 2, 1), "two.bias": bias_gradient(db)}
-    da = np.where(a > 0, conv_input(db, two_backward, a.shape, 2, 1), F16(0))
-    g |= {"one.weight": conv_weight(x, da, p["one.weight"].shape, 1, 0), "one.bias": bias_gradient(da)}
-
-    assert result.loss == loss and np.array_equal(result.logits, logits[:, :, 0, 0])
-    compared = 0
-    for name, parameter in model.named_parameters():
-        expected, velocity = moved(p[name], v[name], g[name], hyper)
-        np.testing.assert_array_equal(parameter.detach().numpy().view(np.uint32), expected.view(np.uint32), err_msg=name)
-        found = optimizer.state[parameter]["momentum_buffer"].numpy()
-        np.testing.assert_array_equal(found.view(np.uint32), velocity.view(np.uint32), err_msg=name)
-        assert not np.array_equal(expected, p[name])
-        compared += 2 * expected.size
-    assert compared == 2 * (72 + 4 + 288 + 8 + 96 + 3)
-    assert (two_forward != 0).sum() == (two_backward != 0).sum() == 144 and (two_forward != two_backward).sum() > 50
 
 
 # --- loss scale and checkpoints --------------------------------------------------------------------------------------------
@@ -386,129 +245,3 @@ def test_other_labels_and_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="images must be finite float16"):
         training.step(images[:3], labels[:3], hyper)
     assert not training.history
-
-
-# --- the update ------------------------------------------------------------------------------------------------------------
-
-
-def random_floats(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Finite float32 of all exponents, with subnormals and zeros of both signs; a half of them of ordinary size."""
-    bits = rng.integers(0, 1 << 32, count, dtype=np.uint32)
-    bits[: count // 8] &= np.uint32(0x80FFFFFF)  # around the smallest normal
-    bits[count // 8 : count // 8 + 1000] &= np.uint32(0x80000000)
-    values = bits.view(np.float32)
-    values[~np.isfinite(values)] = 1.0
-    values[count // 2 :] = rng.standard_normal(count - count // 2) * 0.1
-    return values[rng.permutation(count)]
-
-
-@pytest.mark.parametrize(("lr", "momentum", "decay"), [(0.1, 0.9, 5e-4), (1e-30, 0.999, 0.0), (3e4, 0.0, 1e30), (0.0, 1.0, 1.0)])
-def test_the_update_is_the_core_s(lr: float, momentum: float, decay: float) -> None:
-    """Two steps on half a million values in two parameters: the first from no momentum, the second from random ones."""
-    rng = np.random.default_rng(1)
-    value = random_floats(rng, 500_000)
-    parameters = [nn.Parameter(torch.from_numpy(part.copy())) for part in (value[:300_000], value[300_000:].reshape(400, 500))]
-    optimizer = ExactSGD(parameters, lr, momentum, decay)
-    velocity, hyper = np.zeros_like(value), Hyper(learning_rate=lr, momentum=momentum, weight_decay=decay, loss_scale=1.0)
-    compared, unfused, small = 0, 0, 0
-    for _ in range(2):
-        gradient = random_floats(rng, value.size)
-        if velocity.any():
-            velocity = random_floats(rng, value.size)
-            _give(optimizer, parameters, velocity)
-        for parameter, part in zip(parameters, (gradient[:300_000], gradient[300_000:].reshape(400, 500)), strict=True):
-            parameter.grad = torch.from_numpy(part.copy())
-        optimizer.step()
-        unfused += int((fused(value, velocity, gradient, hyper) != updated(value, velocity, gradient, hyper, decay)[1]).sum())
-        value, velocity = updated(value, velocity, gradient, hyper, decay)
-        for found, expected in ((torch.cat([p.detach().flatten() for p in parameters]), value),
-                                (torch.cat([optimizer.state[p]["momentum_buffer"].flatten() for p in parameters]), velocity)):
-            np.testing.assert_array_equal(found.numpy().view(np.uint32), expected.view(np.uint32))
-            compared += expected.size
-            small += int(((np.abs(expected) < 2.0**-126) & (expected != 0)).sum())
-    assert compared == 2_000_000 and (small > 1000 or decay > 1)
-    assert unfused > 1000 or 0.0 in (decay, momentum) or momentum == 1.0, "a fused multiply-add would not be noticed"
-
-
-def _give(optimizer: ExactSGD, parameters: list[nn.Parameter], velocity: np.ndarray) -> None:
-    optimizer.state[parameters[0]]["momentum_buffer"] = torch.from_numpy(velocity[:300_000].copy())
-    optimizer.state[parameters[1]]["momentum_buffer"] = torch.from_numpy(velocity[300_000:].reshape(400, 500).copy())
-
-
-def fused(value: np.ndarray, velocity: np.ndarray, gradient: np.ndarray, hyper: Hyper) -> np.ndarray:
-    """The velocity with the product of the second sum kept exact, as a fused multiply-add has it (up to double rounding)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        step = F32(hyper.weight_decay) * value
-        step = np.clip(np.clip(step, -3.4028235e38, 3.4028235e38) + gradient, -3.4028235e38, 3.4028235e38).astype(F32)
-        return (velocity.astype(np.float64) * np.float64(F32(hyper.momentum)) + step).astype(F32)
-
-
-def test_the_optimiser_trains_as_the_graph_does() -> None:
-    """Gradients of the graph in a torch optimiser: the same parameters and momenta as the graph's own update."""
-    model, _ = trained("forms")
-    optimizer = ExactSGD(model.parameters(), 0.05, 0.875, 1e-3)
-    images, labels = batch("forms")
-    graph = export(model, optimizer, images)
-    result = graph.step(graph.state, half_images(images), labels.numpy(), hyper_of(model, optimizer, 256.0), ordered_products())
-    for name, parameter in model.named_parameters():
-        place, part = name.rsplit(".", 1)
-        if part == "weight" and place in result.gradients.weights:
-            gradient = result.gradients.weights[place].transpose(3, 2, 0, 1)
-        else:
-            gradient = result.gradients.channels[place if place in result.gradients.channels else f"{place}.bias"][part != "weight"]
-        parameter.grad = torch.from_numpy(np.ascontiguousarray(gradient)).reshape(parameter.shape) / 256
-    optimizer.step()
-    found, expected, compared = export(model, optimizer, images).state.arrays(), result.state.arrays(), 0
-    for name, array in expected.items():
-        if not name.endswith(("running_mean", "running_variance")):
-            np.testing.assert_array_equal(found[name].view(np.uint32), array.view(np.uint32), err_msg=name)
-            compared += array.size
-    assert compared > 1000
-
-
-def test_ordinary_training_in_torch_with_the_optimiser() -> None:
-    """Closures, schedulers, groups, checkpoints of torch; beside torch's own SGD, which rounds in another order."""
-    model, other = network("vgg"), network("vgg")
-    ours = ExactSGD([{"params": [p]} for p in model.parameters()], 0.05, 0.875, 1e-3)
-    theirs = sgd(other)
-    images, labels = batch("vgg")
-    schedulers = [torch.optim.lr_scheduler.StepLR(o, 2, 0.5) for o in (ours, theirs)]
-    losses = []
-    for _ in range(6):
-        for net, optimizer in ((model, ours), (other, theirs)):
-            def loss(net: nn.Module = net, optimizer: Any = optimizer) -> torch.Tensor:
-                optimizer.zero_grad()
-                found = F.cross_entropy(net(images), labels)
-                found.backward()
-                return found
-            losses.append(float(optimizer.step(loss).detach()))
-        for scheduler in schedulers:
-            scheduler.step()
-    assert ours.param_groups[0]["lr"] == 0.05 / 8 and losses[-2] < 0.7 * losses[0]
-    for a, b in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-    again = ExactSGD([{"params": [p]} for p in model.parameters()], 1.0)
-    again.load_state_dict(ours.state_dict())
-    first = next(model.parameters())
-    assert again.param_groups[0]["lr"] == 0.05 / 8 and torch.equal(again.state[first]["momentum_buffer"],
-                                                                  ours.state[first]["momentum_buffer"])
-
-
-def test_other_updates_are_refused() -> None:
-    parameter = nn.Parameter(torch.ones(3))
-    for options, words in (({"lr": -1}, "learning_rate must be a finite number of at least 0"),
-                           ({"lr": 0.1, "momentum": float("nan")}, "momentum must be a finite number"),
-                           ({"lr": 0.1, "weight_decay": -1e-4}, "weight_decay must be a finite number")):
-        with pytest.raises(ValueError, match=words):
-            ExactSGD([parameter], **options)
-    with pytest.raises(ValueError, match=r"parameters must be float32, not torch\.float64"):
-        ExactSGD([nn.Parameter(torch.ones(2).double())], 0.1)
-    second = nn.Parameter(torch.ones(2))
-    optimizer = ExactSGD([parameter, second], 0.1)
-    parameter.grad, second.grad = torch.ones(3), torch.tensor([1.0, float("inf")])
-    with pytest.raises(NonFiniteError, match=r"shape \(2,\) must be finite, and 1 of 2 values"):
-        optimizer.step()
-    assert torch.equal(parameter.detach(), torch.ones(3)) and not optimizer.state
-    second.grad = None
-    optimizer.step()
-    assert torch.equal(second.detach(), torch.ones(2)) and not torch.equal(parameter.detach(), torch.ones(3))
