@@ -8,6 +8,7 @@ from typing import Any
 
 from hw.spec.deform import DeformArch
 from hw.spec.program import Program
+from sw.compiler.simplify import simplified
 from sw.graph import IntegerGraph, node_macs
 from sw.runtime.records import InstructionTime
 
@@ -16,7 +17,8 @@ _PART = {"LOAD": "load", "STORE": "store", "PW": "compute", "DW": "compute"}
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCycles:
-    """One layer of one image: cycles of its instructions from issue to retirement, and its multiply-accumulates.
+    """One layer of one image: cycles of its instructions from issue to retirement, and its multiply-accumulates as the core does them:
+    a 1 x 1 convolution that the compiler moved before an upsampling does a fourth of those that the network counts.
 
     ``unit`` names the engine; ``utilisation`` is the part of the array's multiply-accumulates that were used while a PW layer
     computed, None for layers that run elsewhere.
@@ -39,7 +41,8 @@ def layer_cycles(
 ) -> tuple[LayerCycles, ...]:
     """Cycles of each layer in the order of the program; ``times`` of one image."""
     operations = [instruction.name for instruction in program.instructions()]
-    macs = {node.name: node_macs(node, graph.tensors[node.output].shape) for node in graph.nodes}
+    simple = simplified(graph)
+    macs = {node.name: node_macs(node, simple.tensors[node.output].shape) for node in simple.nodes}
     found = []
     for layer in dict.fromkeys(program.layers):
         mine = [time for time in times if program.layers[time.index] == layer]

@@ -28,6 +28,8 @@ from sw.runtime.placement import place
 from sw.runtime.records import InstructionTime
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sw.quant import QuantModel
 
 BOARD = "ultra96v2"
@@ -46,12 +48,14 @@ MODEL, VERILOG = "timing model", "Verilog"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A configuration. Cycles are those of one image, fetches of instructions included; ``array_limit`` those of the array alone at
-    its peak. ``compared`` bytes of the Verilog, 0 where it did not run, ``mismatches`` among them and in the instructions' cycles."""
+    """A configuration. ``macs`` are the network's multiply-accumulates, ``core_macs`` those that the core does. Cycles are those of one
+    image, fetches of instructions included; ``array_limit`` those of the array alone at its peak. ``compared`` bytes of the Verilog,
+    0 where it did not run, ``mismatches`` among them and in the instructions' cycles."""
 
     name: str
     size: int
     macs: int
+    core_macs: int
     cycles: int
     array_limit: int
     load: int
@@ -116,13 +120,18 @@ def report_deform(
     return rows
 
 
-def _modelled(name: str, arch: DeformArch) -> Row:
+def _compiled(name: str, arch: DeformArch) -> tuple[QuantModel, Tensor, IntegerGraph, Program]:
+    """A configuration, an image for it, its graph and its program."""
     from sw.models.settled import smooth_images
     from sw.quant import export
 
-    model = quantised(name)
-    graph = export(model, smooth_images(1, _size(name), 3))
-    program = compile_graph(graph, arch, windows=True)
+    model, image = quantised(name), smooth_images(1, _size(name), 3)
+    graph = export(model, image)
+    return model, image, graph, compile_graph(graph, arch, windows=True)
+
+
+def _modelled(name: str, arch: DeformArch) -> Row:
+    _, _, graph, program = _compiled(name, arch)
     where = place(program, base=0, size=1 << 32)
     predict, memory = predictor(program, where, MEMORY), model_timing(MEMORY)
     assert predict is not None and memory is not None
@@ -139,16 +148,12 @@ def _simulated(name: str, arch: DeformArch) -> Row:
 def verified(name: str, arch: DeformArch) -> tuple[IntegerGraph, Program, Report, dict[str, np.ndarray]]:
     """A configuration at full size through every link of the chain, one image; the codes (1, C, H, W) of all tensors come last."""
     from hw.sim.core import build_core
-    from sw.models.settled import smooth_images
-    from sw.quant import codes_of, export
+    from sw.quant import codes_of
 
-    model, image = quantised(name), smooth_images(1, _size(name), 3)
-    graph = export(model, image)
-    program = compile_graph(graph, arch, windows=True)
+    model, image, graph, program = _compiled(name, arch)
     trace = {tensor: codes.numpy() for tensor, codes in model.trace(image).items()}
     simulation = Simulation(build=build_core(arch), timing=MEMORY)
-    codes: np.ndarray = codes_of(model, image)
-    report = verify(graph, program, {graph.inputs[0]: codes}, torch_trace=trace, simulation=simulation)
+    report = verify(graph, program, {graph.inputs[0]: codes_of(model, image)}, torch_trace=trace, simulation=simulation)
     return graph, program, report, trace
 
 
@@ -165,13 +170,16 @@ def _row(
     assert isinstance(arch, DeformArch)
     operations = [instruction.name for instruction in program.instructions()]
     kinds = {kind: sum(time.cycles for time in times if operations[time.index] == kind) for kind in ("LOAD", "PW", "DW", "STORE")}
+    layers = layer_cycles(program, graph, arch, times)
+    core_macs = sum(layer.macs for layer in layers)
     links = [] if report is None else [*report.links.values(), *([report.timing] if report.timing else [])]
     return Row(
-        name=name, size=_size(name), macs=graph.macs(), cycles=cycles, array_limit=-(-graph.macs() // (arch.rows * arch.columns)),
+        name=name, size=_size(name), macs=graph.macs(), core_macs=core_macs, cycles=cycles,
+        array_limit=-(-core_macs // (arch.rows * arch.columns)),
         load=kinds["LOAD"], array=kinds["PW"], depthwise=kinds["DW"], store=kinds["STORE"], fetch=cycles - sum(kinds.values()),
         published_fps=PUBLISHED_FPS[name], proposed_fps=PROPOSED_FPS[name], source=MODEL if report is None else VERILOG,
         compared=0 if report is None else report.links["machine_rtl"].compared, mismatches=sum(link.mismatches for link in links),
-        layers=layer_cycles(program, graph, arch, times),
+        layers=layers,
     )  # fmt: skip
 
 
