@@ -20,7 +20,7 @@ from hw.spec.ops import OPERATIONS, Requant
 from hw.spec.program import write_atomically
 from sw.archive import UNUSABLE, ArchiveError, ArrayKind, pack, unpack
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 
 MAX_GRAPH_BYTES = 1 << 28
 """Most bytes of a graph file's unpacked contents: a small file cannot fill a host's memory."""

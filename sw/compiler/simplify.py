@@ -6,6 +6,9 @@ be gathered channel by channel.
 
 A 1 x 1 convolution computes each pixel alone, so it gives the same codes before an upsampling as behind it, from a fourth of the
 pixels. Where only such convolutions read an upsampled tensor, they move before it.
+
+The depthwise unit takes whole offsets of a square deformable convolution. Fractional ones become the two offsets of each tap, by a
+1 x 1 convolution with weights -1, 0 and 1, and the convolution one of the general kind, a group for each channel.
 """
 
 from __future__ import annotations
@@ -13,14 +16,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hw.spec.ops import Concat, Conv2d, Shuffle, ShuffleJoin, Slice, Upsample2x
+import numpy as np
+
+from hw.spec.fixed import FixedFormat, Rounding
+from hw.spec.ops import (
+    Clip,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    DeformDepthwiseConv2d,
+    Requant,
+    Shuffle,
+    ShuffleJoin,
+    Slice,
+    Upsample2x,
+)
 from sw.compiler.fuse import users
 from sw.graph import IntegerGraph, Node, TensorSpec
+
+SQUARE_SIDE = 3
+"""Rows and columns of taps of a square deformable convolution."""
 
 
 def simplified(graph: IntegerGraph) -> IntegerGraph:
     """The same function of the same inputs; tensors that were only steps on the way may be gone, and others be there."""
-    return _at_source_resolution(_with_joins(graph))
+    return _at_source_resolution(_with_tap_offsets(_with_joins(graph)))
 
 
 def _with_joins(graph: IntegerGraph) -> IntegerGraph:
@@ -51,6 +71,40 @@ def _is_half(node: Node, channels: int) -> bool:
     if not isinstance(node.operation, Slice):
         return False
     return (2 * node.operation.start, 2 * node.operation.stop) in ((0, channels), (channels, 2 * channels))
+
+
+def _with_tap_offsets(graph: IntegerGraph) -> IntegerGraph:
+    """Square deformable convolutions with fractional offsets as general ones."""
+    nodes, tensors = [], dict(graph.tensors)
+    for node in graph.nodes:
+        if not isinstance(node.operation, DeformDepthwiseConv2d) or not node.operation.offset_frac:
+            nodes.append(node)
+            continue
+        made = _general(node, tensors[node.inputs[1]])
+        tensors |= {entry.output: spec for entry, spec in made if entry.output != node.output}
+        nodes += [entry for entry, _ in made]
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _general(node: Node, offset: TensorSpec) -> list[tuple[Node, TensorSpec]]:
+    """The offset limited, the offsets of all taps, and the convolution: nodes and what they make."""
+    square, (_, height, width) = node.operation, offset.shape
+    one, (x, s) = 1 << square.offset_frac, node.inputs
+    limited, taps = (f"{node.output} {what}" for what in ("limited offset", "tap offsets"))
+    lo, hi = (int(square.saturated(np.array(end))) for end in (offset.fmt.min_code, offset.fmt.max_code))
+    place = np.array([(i - 1, j - 1) for i in range(SQUARE_SIDE) for j in range(SQUARE_SIDE)]).reshape(-1)
+    wide = FixedFormat(8, square.offset_frac)  # -8..8 pixels fit
+    whole = Requant(bias=-one * place, multiplier=np.ones_like(place), shift=np.zeros_like(place), rounding=Rounding.RND,
+                    lo=wide.min_code, hi=wide.max_code)  # fmt: skip
+    spread = Conv2d(weight=place.reshape(-1, 1, 1, 1), requant=whole)
+    general = DeformConv2d(weight=square.weight[:, None], requant=square.requant, offset_frac=square.offset_frac, stride=square.stride,
+                           padding=1, groups=len(square.weight))  # fmt: skip
+    return [
+        (Node(name=f"{node.name} limit", operation=Clip(lo=lo, hi=hi), inputs=(s,), output=limited), offset),
+        (Node(name=f"{node.name} offsets", operation=spread, inputs=(limited,), output=taps),
+         TensorSpec(shape=(len(place), height, width), fmt=wide)),
+        (Node(name=node.name, operation=general, inputs=(x, taps), output=node.output), offset),
+    ]  # fmt: skip
 
 
 def _at_source_resolution(graph: IntegerGraph) -> IntegerGraph:

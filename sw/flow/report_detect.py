@@ -88,11 +88,11 @@ def taps_figure(result: DetectResult) -> str:
         return ""
     figure = figure_of(11.0, 11.0 / len(nodes))
     for axes, node in zip(figure.subplots(1, len(nodes), squeeze=False)[0], nodes, strict=True):
-        s = np.clip(result.trace[node.inputs[1]][0, 0], OFFSET_MIN, OFFSET_MAX)
+        s = node.operation.pixels(result.trace[node.inputs[1]][0, 0])
         scale = result.scenes.images.shape[-1] / result.graph.tensors[node.inputs[0]].shape[-1]
         _show(axes, result.scenes, 0, alpha=0.6)
         _taps(axes, s, scale, node.operation.stride)
-        axes.set_title(f"{node.name}: steps {s.min()} to {s.max()}", fontsize=8)
+        axes.set_title(f"{node.name}: steps {s.min():g} to {s.max():g}", fontsize=8)
         axes.set(xticks=[], yticks=[])
     return as_png(figure, "sampling points of the deformable layers")
 
@@ -102,7 +102,7 @@ def _taps(axes: Any, s: np.ndarray, scale: float, stride: int) -> None:
     rows, columns = (np.unique(((np.arange(3) + 0.5) * size / 3).astype(int)) for size in s.shape)
     for y in rows:
         for x in columns:
-            step = int(s[y, x])
+            step = float(s[y, x])
             taps = np.array([(y * stride + step * i, x * stride + step * j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
             share = (step - OFFSET_MIN) / (OFFSET_MAX - OFFSET_MIN)
             axes.plot((taps[:, 1] + 0.5) * scale, (taps[:, 0] + 0.5) * scale, ".", markersize=5, color=_between(share))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hw.spec.ops import OFFSET_MAX, OFFSET_MIN, DeformDepthwiseConv2d
+from hw.spec.ops import DeformDepthwiseConv2d
 from sw.flow.layers import LayerCycles
 from sw.graph import IntegerGraph
 
@@ -97,7 +97,7 @@ def deform_figure(graph: IntegerGraph, trace: dict[str, np.ndarray], images: np.
     node = next((n for n in graph.nodes if isinstance(n.operation, DeformDepthwiseConv2d)), None)
     if node is None:
         return ""
-    offsets = np.clip(trace[node.inputs[1]][:, 0], OFFSET_MIN, OFFSET_MAX)
+    offsets = node.operation.pixels(trace[node.inputs[1]][:, 0])
     count = min(DEFORM_PANELS, len(images))
     figure = figure_of(10.5, 10.5 / DEFORM_PANELS * 1.15)
     panels = figure.subplots(1, DEFORM_PANELS, squeeze=False)[0]
@@ -114,10 +114,10 @@ def _draw_taps(axes: Any, image: np.ndarray, s: np.ndarray, scale: float, stride
     size = image.shape[-1]
     axes.imshow(image, cmap="gray_r", alpha=0.55, interpolation="nearest", extent=(0, size, size, 0))
     for (y, x), colour in ((_central(s, s.min()), BLUE), (_central(s, s.max()), ORANGE)):
-        step = int(s[y, x])
+        step = float(s[y, x])
         taps = [(y * stride + step * i, x * stride + step * j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         points = (np.array(taps) + 0.5) * scale
-        axes.plot(points[:, 1], points[:, 0], ".", color=colour, markersize=8, clip_on=True, label=f"s = {step}")
+        axes.plot(points[:, 1], points[:, 0], ".", color=colour, markersize=8, clip_on=True, label=f"s = {step:g}")
     axes.set(xlim=(-size / 4, 1.25 * size), ylim=(1.25 * size, -size / 4), xticks=[], yticks=[])
     axes.add_patch(_frame(size))
     axes.legend(

@@ -19,7 +19,7 @@ from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 from sw.quant.deform import sample_taps
 from sw.quant.fake import exact_power_of_two, round_exact
 from sw.quant.guard import exact_product
-from sw.quant.primitives import pick, square_taps
+from sw.quant.primitives import pick, sample_bilinear, square_taps
 
 __all__ = ["Geometry", "conv_codes", "deform_codes", "deform_conv_codes", "depthwise_codes", "exact_dtype",
            "requantise_codes"]
@@ -83,11 +83,19 @@ def depthwise_codes(x: Tensor, weight: Tensor, geometry: Geometry, dtype: torch.
     return conv_codes(x, weight, geometry, dtype)
 
 
-def deform_codes(x: Tensor, offset: Tensor, weight: Tensor, stride: int, dtype: torch.dtype) -> Tensor:
-    """Square deformable 3 x 3 per channel; offset codes (N, 1, OH, OW) saturate to -7..8; accumulators (N, C, OH, OW)."""
-    x, weight = _exact_operands(x, weight, dtype)
-    rows, cols = square_taps(offset.to(x.dtype).clamp(OFFSET_MIN, OFFSET_MAX), stride)
-    return (pick(x, rows, cols) * weight.view(1, -1, 9, 1, 1)).sum(2)
+def deform_codes(x: Tensor, offset: Tensor, weight: Tensor, stride: int, offset_frac: int, dtype: torch.dtype) -> Tensor:
+    """Square deformable 3 x 3 per channel; offset codes (N, 1, OH, OW) saturate to -7..8 pixels; accumulators (N, C, OH, OW).
+
+    Samples at fractional offsets are exact in float64, and rounded half up.
+    """
+    shifts = (offset.to(torch.float64) * 2.0**-offset_frac).clamp(OFFSET_MIN, OFFSET_MAX)
+    rows, cols = square_taps(shifts, stride)
+    if offset_frac:
+        taps = round_exact(sample_bilinear(x.to(torch.float64), rows, cols), Rounding.RND)
+    else:
+        taps = pick(x, rows, cols)
+    taps, weight = _exact_operands(taps, weight, dtype)
+    return (taps * weight.view(1, -1, 9, 1, 1)).sum(2)
 
 
 def deform_conv_codes(

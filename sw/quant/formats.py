@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw.spec.fixed import FixedFormat
+from hw.spec.ops import SQUARE_FRAC_MAX
 from sw.quant.builder import INPUT, SHARING, Draft, Lowered
 from sw.quant.points import ActivationPoint
 from sw.quant.recipe import Recipe, RecipeError
@@ -13,7 +14,7 @@ from sw.quant.tables import is_non_negative
 __all__ = ["OFFSET_FORMAT", "OffsetPoint", "activation_points", "offset_groups", "sharing_groups"]
 
 OFFSET_FORMAT = FixedFormat(8, 0)
-"""Offsets of a square deformable convolution: whole pixels, rounded half up."""
+"""Offsets of a square deformable convolution, unless the recipe gives others: whole pixels, rounded half up."""
 
 _OFFSET_FRAC = (0, 7)
 _TABLE_BITS = 8
@@ -124,10 +125,13 @@ class _Formats:
         return fmt
 
     def _offset_format(self, key: str, fixed: FixedFormat | None) -> FixedFormat:
-        if fixed not in (None, OFFSET_FORMAT):
+        if fixed is None:
+            return OFFSET_FORMAT
+        if fixed not in [FixedFormat(OFFSET_FORMAT.width, frac) for frac in range(SQUARE_FRAC_MAX + 1)]:
             what = "the input" if self.groups[INPUT] == key else key
-            raise RecipeError(f"{what} is used as offsets: its format must be {OFFSET_FORMAT}, not {fixed}")
-        return OFFSET_FORMAT
+            raise RecipeError(f"{what} is used as offsets of a square deformable convolution: its format must be {OFFSET_FORMAT}, or "
+                              f"have up to {SQUARE_FRAC_MAX} fraction bits, not {fixed}")
+        return fixed
 
     @staticmethod
     def _check_fractional(key: str, fixed: FixedFormat) -> None:

@@ -16,7 +16,7 @@ from sw.quant.deform import DeformConv2d, contract, sample_taps
 from sw.quant.emulate import Geometry, conv_codes, deform_codes, deform_conv_codes, depthwise_codes
 from sw.quant.fake import round_exact
 from sw.quant.points import ActivationPoint, Mode
-from sw.quant.primitives import SquareDeform, square_deform
+from sw.quant.primitives import SquareDeform, square_samples, weigh_taps
 from sw.quant.weighted import QuantLayer
 
 __all__ = [
@@ -85,49 +85,56 @@ class QuantDepthwiseConv2d(QuantConv2d):
         return ops.DepthwiseConv2d(weight=weight, requant=self.requant(), stride=g.stride, padding=g.padding)
 
 
-class QuantDeformDepthwise(QuantLayer):
-    """Square deformable 3 x 3 depthwise convolution; inputs are x and the offsets, whose format has no fraction bits.
+class Sampled(QuantLayer):
+    """A layer whose taps lie at offsets, its second input. Samples at fractional ones are rounded to codes of x's format.
 
-    While training, offsets are rounded straight-through and sampled bilinearly, so that they learn.
+    While training, that rounding is straight-through, and so is that of the offsets, which learn by the bilinear sample's slopes.
     """
+
+    step: float | None = None
+    """What samples are rounded to multiples of; None: not at all."""
+
+    def forward(self, xs: tuple[Tensor, ...], ins: tuple[ActivationPoint, ...], out: ActivationPoint) -> Tensor:
+        rounds = self.mode is Mode.QAT and ins[1].fmt.frac > 0
+        self.step = 2.0 ** -ins[0].fmt.frac if rounds else None
+        return super().forward(xs, ins, out)
+
+    def on_grid(self, samples: Tensor) -> Tensor:
+        """Samples as the core has them, with their gradient."""
+        if self.step is None:
+            return samples
+        rounded = round_exact(samples.detach() / self.step, Rounding.RND) * self.step
+        return samples + (rounded - samples.detach())
+
+
+class QuantDeformDepthwise(Sampled):
+    """Square deformable 3 x 3 depthwise convolution; inputs are x and one offset a pixel, whole or with 1..3 fraction bits."""
 
     def __init__(self, deform: SquareDeform, norm: nn.BatchNorm2d | None = None, **options: Any) -> None:
         super().__init__(deform.weight, deform.bias, norm, **options)
         self.stride = deform.stride
 
     def linear_map(self, xs: tuple[Tensor, ...], weight: Tensor) -> Tensor:
-        return square_deform(xs[0], xs[1], weight, self.stride)
+        return weigh_taps(self.on_grid(square_samples(xs[0], xs[1], self.stride)), weight)
 
     def accumulate(self, xs: tuple[Tensor, ...], weight: Tensor, dtype: torch.dtype) -> Tensor:
-        return deform_codes(xs[0], xs[1], weight, self.stride, dtype)
+        return deform_codes(xs[0], xs[1], weight, self.stride, self.ins[1].frac, dtype)
 
     def operation(self, shapes: Shapes) -> ops.DeformDepthwiseConv2d:
         weight = self._frozen().weight[:, 0].copy()
-        return ops.DeformDepthwiseConv2d(weight=weight, requant=self.requant(), stride=self.stride)
+        return ops.DeformDepthwiseConv2d(weight=weight, requant=self.requant(), stride=self.stride, offset_frac=self.ins[1].frac)
 
 
-class QuantDeformConv2d(QuantLayer):
-    """Deformable convolution; inputs are x and offsets of 0..7 fraction bits. Samples are rounded to codes of x's format.
-
-    While training, that rounding is straight-through; gradients reach x and the offsets as in `deform_conv2d`.
-    """
+class QuantDeformConv2d(Sampled):
+    """Deformable convolution; inputs are x and offsets of 0..7 fraction bits, two for every tap."""
 
     def __init__(self, deform: DeformConv2d, norm: nn.BatchNorm2d | None = None, **options: Any) -> None:
         super().__init__(deform.weight, deform.bias, norm, **options)
         self.geometry = geometry(deform)
-        self.step: float | None = None
-
-    def forward(self, xs: tuple[Tensor, ...], ins: tuple[ActivationPoint, ...], out: ActivationPoint) -> Tensor:
-        self.step = 2.0 ** -ins[0].fmt.frac if self.mode is Mode.QAT else None
-        return super().forward(xs, ins, out)
 
     def linear_map(self, xs: tuple[Tensor, ...], weight: Tensor) -> Tensor:
         g = self.geometry
-        samples = sample_taps(xs[0], xs[1], weight, g.stride, g.padding, g.dilation)
-        if self.step is not None:
-            rounded = round_exact(samples.detach() / self.step, Rounding.RND) * self.step
-            samples = samples + (rounded - samples.detach())
-        return contract(samples, weight)
+        return contract(self.on_grid(sample_taps(xs[0], xs[1], weight, g.stride, g.padding, g.dilation)), weight)
 
     def accumulate(self, xs: tuple[Tensor, ...], weight: Tensor, dtype: torch.dtype) -> Tensor:
         return deform_conv_codes(xs[0], xs[1], weight, self.geometry, self.ins[1].frac, dtype)

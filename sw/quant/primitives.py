@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 
 __all__ = ["ChannelSplit", "ShuffleJoin", "SquareDeform", "pick", "sample_bilinear", "square_deform",
-           "square_taps"]
+           "square_samples", "square_taps", "weigh_taps"]
 
 
 class ChannelSplit(nn.Module):
@@ -88,6 +88,14 @@ class SquareDeform(nn.Module):
 
 def square_deform(x: Tensor, offset: Tensor, weight: Tensor, stride: int) -> Tensor:
     """The operator of `SquareDeform`, without bias; ``weight`` (C, 1, 3, 3)."""
-    rows, cols = square_taps(offset.clamp(OFFSET_MIN, OFFSET_MAX), stride)
-    samples = sample_bilinear(x, rows, cols)
+    return weigh_taps(square_samples(x, offset, stride), weight)
+
+
+def square_samples(x: Tensor, offset: Tensor, stride: int) -> Tensor:
+    """What the nine taps read: (N, C, 9, OH, OW)."""
+    return sample_bilinear(x, *square_taps(offset.clamp(OFFSET_MIN, OFFSET_MAX), stride))
+
+
+def weigh_taps(samples: Tensor, weight: Tensor) -> Tensor:
+    """Sums (N, C, OH, OW) of samples (N, C, 9, OH, OW) times ``weight`` (C, 1, 3, 3)."""
     return (samples * weight.reshape(1, -1, 9, 1, 1)).sum(2)

@@ -93,7 +93,9 @@ class Builder:
         channels = self.tensors[source].shape[0]
         weight = self.rng.integers(-128, 128, (channels, 3, 3))
         requant = self.requant(channels, 9, fmt, 128, source)
-        return self.add(name, DeformDepthwiseConv2d(weight=weight, requant=requant, stride=stride), source, offsets, fmt=fmt)
+        frac = self.tensors[offsets].fmt.frac
+        operation = DeformDepthwiseConv2d(weight=weight, requant=requant, stride=stride, offset_frac=frac)
+        return self.add(name, operation, source, offsets, fmt=fmt)
 
     def deform_conv(self, name: str, source: str, offsets: str, channels: int, *, kernel: tuple[int, int] = (3, 3), frac: int = 4,
                     stride: int = 1, padding: int = 1, dilation: int = 1, peak: int = 7, fmt: FixedFormat = S8,

@@ -109,7 +109,7 @@ class _Growth:
         return self.build.depthwise(self.name(), source, stride=self.draw(st.integers(1, 2)), padding=padding, fmt=self.draw(FORMATS))
 
     def deform(self, source: str) -> str:
-        stride, fmt = self.draw(st.integers(1, 2)), FixedFormat(self.draw(st.sampled_from([8, 5])), 0)
+        stride, fmt = self.draw(st.integers(1, 2)), FixedFormat(self.draw(st.sampled_from([8, 5])), self.draw(st.integers(0, 3)))
         offsets = self.build.conv(self.name(), source, 1, stride=stride, fmt=fmt)
         return self.build.deform(self.name(), source, offsets, stride=stride, fmt=self.draw(FORMATS))
 

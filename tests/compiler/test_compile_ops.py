@@ -83,6 +83,20 @@ def test_deformable(shape: tuple[int, int, int], stride: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "stride", "frac"), [((1, 1, 1), 1, 3), ((20, 13, 10), 1, 3), ((16, 20, 7), 2, 1), ((33, 9, 9), 3, 2)]
+)
+def test_deformable_with_fractional_offsets(shape: tuple[int, int, int], stride: int, frac: int) -> None:
+    """Beyond both limits, and with formats whose range is smaller than the limits."""
+    rows, cols = (-(-side // stride) for side in shape[1:])
+    for seed, fmt in enumerate((S8, U8)):
+        build = Builder(seed)
+        build.input("x", shape, fmt)
+        build.input("s", (1, rows, cols), FixedFormat(5, frac) if seed else FixedFormat(8, frac))
+        build.deform("d", "x", "s", stride=stride)
+        compare(build.graph("d"), ARCH, seed)
+
+
+@pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(1, 1, 0), (2, 2, 0), (3, 2, 1), (4, 1, 2), (5, 3, 2), (7, 8, 3)]
 )
 def test_max_pool(kernel: int, stride: int, padding: int) -> None:

@@ -15,7 +15,7 @@ from tests.e2e.tiny import ARCH
 
 
 def network() -> IntegerGraph:
-    """(3, 6, 6) to (10, 1, 1): a residual unit, a dense unit, a shuffle unit, a doubled and two deformed paths."""
+    """(3, 6, 6) to (10, 1, 1): a residual unit, a dense unit, a shuffle unit, a doubled and three deformed paths."""
     b = Builder(5)
     stem = b.conv("stem", b.input("image", (3, 6, 6), U8), 24, kernel=(3, 3), padding=1, peak=127)
     silu = b.table("silu", b.conv("grouped", b.scale("norm", stem), 24, groups=3))
@@ -27,7 +27,8 @@ def network() -> IntegerGraph:
     moved = b.deform("moved", part, b.conv("offset", part, 1, fmt=FixedFormat(5, 0)))
     sigmoid = b.table("sigmoid", b.add("join", ShuffleJoin(), moved, total), FixedFormat(6, 0, False))
     bent = b.deform_conv("bent", sigmoid, b.conv("bend", sigmoid, 6, kernel=(1, 3)), 48, kernel=(1, 3), frac=5, padding=0, groups=2)
-    single = b.conv("single", bent, 48, kernel=(3, 2), stride=2, padding=1, groups=48, peak=127, fmt=U8)
+    turned = b.deform("turned", bent, b.conv("turn", bent, 1, fmt=FixedFormat(8, 2)))
+    single = b.conv("single", turned, 48, kernel=(3, 2), stride=2, padding=1, groups=48, peak=127, fmt=U8)
     return b.graph(b.linear("head", b.mean("mean", single, b.tensors[single].shape[1:]), 10))
 
 

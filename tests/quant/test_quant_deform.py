@@ -14,10 +14,11 @@ from onnx.reference import ReferenceEvaluator
 
 from hw.spec.fixed import Rounding
 from hw.spec.ops import Conv2d, DeformConv2d, DeformDepthwiseConv2d, Requant, identity_requant
-from sw.quant import codes_of, deform_conv2d, export, quantize_model, unsupported
+from sw.quant import Recipe, codes_of, deform_conv2d, export, quantize_model, unsupported
 from sw.quant.deform import DeformConv2d as DeformLayer
 from sw.quant.emulate import Geometry, deform_conv_codes
 from sw.quant.primitives import SquareDeform, square_deform
+from sw.quant.recipe import RecipeError
 
 
 def corner(image: np.ndarray, y: int, x: int) -> float:
@@ -290,3 +291,39 @@ def test_the_layer_of_torchvision_is_known_and_its_mask_refused() -> None:
     assert all(np.array_equal(ours[name].numpy(), codes) for name, codes in theirs.items())
     assert Foreign(True)(x).shape == (4, 8, 8, 8)
     assert [(p.place, p.reason) for p in unsupported(Foreign(True))] == [("deform", "multiplies its samples by a mask")]
+
+
+class Square(torch.nn.Module):
+    """A square deformable convolution with steps from a 1 x 1 convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step, self.deform = torch.nn.Conv2d(4, 1, 1), SquareDeform(4)
+        torch.nn.init.normal_(self.step.weight, std=3.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.deform(x, self.step(x))
+
+
+@pytest.mark.parametrize("frac", [0, 1, 2, 3])
+def test_square_offsets_with_fraction_bits(frac: int) -> None:
+    """Frozen torch and graph are equal; in training, samples are what the frozen model reads."""
+    torch.manual_seed(frac)
+    net, x = Square().eval(), torch.randn(6, 4, 9, 8)
+    recipe = Recipe(overrides={"step": {"activation_format": f"s8f{frac}"}} if frac else {})
+    model = quantize_model(net, recipe)
+    model.calibrate([x])
+    trained = model.eval()(x).detach()
+    graph = export(model, x)
+    operation = graph.nodes[-1].operation
+    assert operation.op == "deform_depthwise_conv2d" and operation.offset_frac == frac == graph.tensors["step"].fmt.frac
+    ours, theirs = model.trace(x), graph.trace({"input": codes_of(model, x)})
+    assert theirs["deform"].size == 1728 and len(np.unique(theirs["step"])) > 10 << frac >> 1
+    assert all(np.array_equal(ours[name].numpy(), codes) for name, codes in theirs.items())
+    assert torch.equal(trained, ours["deform"] * 2.0**-graph.tensors["deform"].fmt.frac)
+
+
+@pytest.mark.parametrize("fmt", ["s8f4", "s7f1", "s8f-1"])
+def test_square_offset_formats_that_cannot_be(fmt: str) -> None:
+    with pytest.raises(RecipeError, match=f"its format must be s8f0, or have up to 3 fraction bits, not {fmt}"):
+        quantize_model(Square(), Recipe(overrides={"step": {"activation_format": fmt}}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 import onnx
@@ -88,6 +89,42 @@ def test_deform_is_onnx_deform_conv(stride: int) -> None:
     want = onnx_run("DeformConv", x, weight[:, None], offset, group=c, pads=[1] * 4, strides=[stride] * 2, kernel_shape=[3, 3])
     got = ops.DeformDepthwiseConv2d(weight=weight, requant=wide_requant(c), stride=stride)(x, s)
     assert_equal(got, np.clip(want, -256, 255))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("frac", [1, 2, 3])
+def test_square_deform_samples_by_the_definition(frac: int, stride: int) -> None:
+    """Each sample is the real bilinear value of the codes, rounded half up; rational numbers, one pixel at a time."""
+    rng = np.random.default_rng(10 * frac + stride)
+    x, weight = rng.integers(-128, 128, (1, 2, 7, 6)), rng.integers(-7, 8, (2, 3, 3))
+    size = -(-7 // stride), -(-6 // stride)
+    s = rng.integers(-128, 128, (1, 1, *size))
+    s.reshape(-1)[:4] = -7 << frac, 8 << frac, (-7 << frac) - 1, (8 << frac) + 1
+    got = ops.DeformDepthwiseConv2d(weight=weight, requant=wide_requant(2), stride=stride, offset_frac=frac)(x, s)
+    want, halves = np.zeros(got.shape, np.int64), 0
+    for c, y, col in np.ndindex(2, *size):
+        step = min(max(Fraction(int(s[0, 0, y, col]), 1 << frac), Fraction(-7)), Fraction(8))
+        for i, j in np.ndindex(3, 3):
+            value = interpolated(x[0, c], y * stride + step * (i - 1), col * stride + step * (j - 1))
+            halves += value.denominator == 2
+            want[0, c, y, col] += int(weight[c, i, j]) * floor(value + Fraction(1, 2))
+    assert halves > 0 and want.std() > 50
+    assert_equal(got, np.clip(want, -256, 255))
+
+
+def interpolated(image: np.ndarray, row: Fraction, col: Fraction) -> Fraction:
+    """Bilinear between the four pixels around; those outside count 0."""
+    total = Fraction(0)
+    for y in (floor(row), floor(row) + 1):
+        for x in (floor(col), floor(col) + 1):
+            if 0 <= y < image.shape[0] and 0 <= x < image.shape[1]:
+                total += (1 - abs(row - y)) * (1 - abs(col - x)) * int(image[y, x])
+    return total
+
+
+def test_fraction_bits_that_the_sampler_does_not_hold() -> None:
+    with pytest.raises(ValueError, match=r"offset_frac must be in 0\.\.3, not 4"):
+        ops.DeformDepthwiseConv2d(weight=np.ones((2, 3, 3), int), requant=wide_requant(2), offset_frac=4)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hw.spec.ops.deform import OFFSET_MAX, OFFSET_MIN, DeformConv2d, DeformDepthwiseConv2d
+from hw.spec.ops.deform import OFFSET_MAX, OFFSET_MIN, SQUARE_FRAC_MAX, DeformConv2d, DeformDepthwiseConv2d
 from hw.spec.ops.elementwise import Add, Clip, Table
 from hw.spec.ops.pooling import AvgPool2d, MaxPool2d
 from hw.spec.ops.requant import CORE_ROUNDINGS, Requant, identity_requant, mean_requant, shift_saturating
@@ -26,6 +26,7 @@ __all__ = [
     "OFFSET_MAX",
     "OFFSET_MIN",
     "OPERATIONS",
+    "SQUARE_FRAC_MAX",
     "Add",
     "AvgPool2d",
     "Clip",

@@ -1,4 +1,4 @@
-"""Deformable convolutions: the square one with whole offsets, and the general one with fractional offsets."""
+"""Deformable convolutions: the square one with one offset a pixel, and the general one with two for every tap."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ from hw.spec.ops.common import check_geometry, exact_matmul, weight_codes
 from hw.spec.ops.requant import Requant
 
 OFFSET_MIN, OFFSET_MAX = -7, 8
-"""Range of the integer offset ``s`` of a square deformable convolution; the sampler saturates to it."""
+"""Range of the offset ``s`` of a square deformable convolution, in pixels; the sampler saturates to it."""
+
+SQUARE_FRAC_MAX = 3
+"""Most fraction bits of ``s``: its range then fits a byte."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DeformDepthwiseConv2d:
-    """Square deformable 3 x 3 depthwise convolution with integer offsets (CoDeNet, FPGA'21).
+    """Square deformable 3 x 3 depthwise convolution (CoDeNet, FPGA'21).
 
     Tap (i, j) of the output at (y, x) reads ``(y*stride + s*(i-1), x*stride + s*(j-1))`` where s, shared by all channels, is the
-    offset code at (y, x) saturated to [-7, 8]; samples outside the image are 0. ``weight`` (C, 3, 3); x (N, C, H, W);
-    s (N, 1, OH, OW) with ``OH = ceil(H / stride)``.
+    offset at (y, x) saturated to [-7, 8]; samples outside the image are 0. ``weight`` (C, 3, 3); x (N, C, H, W); codes of s
+    (N, 1, OH, OW) with ``offset_frac`` fraction bits (0..3) and ``OH = ceil(H / stride)``. Where there are any, samples are bilinear
+    and rounded to codes of x, as in `DeformConv2d`.
     """
 
     op: ClassVar[str] = "deform_depthwise_conv2d"
     weight: np.ndarray
     requant: Requant
     stride: int = 1
+    offset_frac: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", weight_codes(self.op, self.weight, 3))
         check_geometry(self.op, self.stride, 0)
+        if not 0 <= self.offset_frac <= SQUARE_FRAC_MAX:
+            raise ValueError(f"deform_depthwise_conv2d offset_frac must be in 0..{SQUARE_FRAC_MAX}, not {self.offset_frac}")
         if self.weight.shape[1:] != (3, 3):
             raise ValueError(f"deform_depthwise_conv2d weight must be (C, 3, 3), not {self.weight.shape}")
 
@@ -43,14 +50,23 @@ class DeformDepthwiseConv2d:
                 f"deform_depthwise_conv2d expects {self.weight.shape[0]} channels and offsets "
                 f"({n}, 1, {oh}, {ow}), not {x.shape} and {s.shape}"
             )
-        offset = np.clip(s[:, 0], OFFSET_MIN, OFFSET_MAX)
-        rows = np.arange(oh)[None, :, None] * self.stride
-        cols = np.arange(ow)[None, None, :] * self.stride
+        offset = self.saturated(s[:, 0])
+        rows = np.arange(oh)[:, None] * self.stride
+        cols = np.arange(ow)[None, :] * self.stride
         acc = np.zeros((n, c, oh, ow), np.int64)
         for i in range(3):
             for j in range(3):
-                acc += self.weight[None, :, i, j, None, None] * sample(x, rows + offset * (i - 1), cols + offset * (j - 1))
+                taken = bilinear(x, rows, cols, offset * (i - 1), offset * (j - 1), self.offset_frac)
+                acc += self.weight[None, :, i, j, None, None] * taken
         return self.requant(acc)
+
+    def saturated(self, s: np.ndarray) -> np.ndarray:
+        """Offset codes in the sampler's range."""
+        return np.clip(s, OFFSET_MIN << self.offset_frac, OFFSET_MAX << self.offset_frac)
+
+    def pixels(self, s: np.ndarray) -> np.ndarray:
+        """Offset codes as the pixels that taps lie apart, float64."""
+        return self.saturated(s) * 2.0**-self.offset_frac
 
 
 def sample(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -59,6 +75,19 @@ def sample(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     inside = (rows >= 0) & (rows < h) & (cols >= 0) & (cols < w)
     picked = x[np.arange(n)[:, None, None], :, np.clip(rows, 0, h - 1), np.clip(cols, 0, w - 1)]
     return np.where(inside[:, None], picked.transpose(0, 3, 1, 2), 0)
+
+
+def bilinear(x: np.ndarray, rows: np.ndarray, cols: np.ndarray, down: np.ndarray, right: np.ndarray, frac: int) -> np.ndarray:
+    """x (N, C, H, W) at rows (OH, 1) and cols (1, OW) shifted by codes ``down`` and ``right`` (N, OH, OW) of ``frac`` fraction
+    bits: (N, C, OH, OW), of the four codes around, rounded half up."""
+    top, left = rows + (down >> frac), cols + (right >> frac)
+    if not frac:
+        return sample(x, top, left)
+    one = 1 << frac
+    low, far = ((shift & (one - 1))[:, None] for shift in (down, right))
+    total = ((one - low) * (one - far) * sample(x, top, left) + (one - low) * far * sample(x, top, left + 1)
+             + low * (one - far) * sample(x, top + 1, left) + low * far * sample(x, top + 1, left + 1))
+    return round_shift(total, 2 * frac, Rounding.RND)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,18 +131,10 @@ class DeformConv2d:
         oh, ow = self._size(x)
         rows = np.arange(oh)[:, None] * self.stride - self.padding
         cols = np.arange(ow)[None, :] * self.stride - self.padding
-        taps = [self._tap(x, rows + i * self.dilation, cols + j * self.dilation, offset[:, 2 * (kw * i + j):][:, :2])
-                for i in range(kh) for j in range(kw)]
+        down, right = offset[:, 0::2], offset[:, 1::2]
+        taps = [bilinear(x, rows + i * self.dilation, cols + j * self.dilation, down[:, kw * i + j], right[:, kw * i + j],
+                         self.offset_frac) for i in range(kh) for j in range(kw)]
         return np.stack(taps, axis=2)
-
-    def _tap(self, x: np.ndarray, rows: np.ndarray, cols: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """One tap: rows (OH, 1) and cols (1, OW) before the shift (N, 2, OH, OW). Returns (N, IC, OH, OW)."""
-        one = 1 << self.offset_frac
-        top, left = rows + (shift[:, 0] >> self.offset_frac), cols + (shift[:, 1] >> self.offset_frac)
-        down, right = ((shift[:, axis] & (one - 1))[:, None] for axis in (0, 1))
-        total = ((one - down) * (one - right) * sample(x, top, left) + (one - down) * right * sample(x, top, left + 1)
-                 + down * (one - right) * sample(x, top + 1, left) + down * right * sample(x, top + 1, left + 1))
-        return round_shift(total, 2 * self.offset_frac, Rounding.RND)
 
     def __call__(self, x: np.ndarray, offset: np.ndarray) -> np.ndarray:
         oc, ic, kh, kw = self.weight.shape
