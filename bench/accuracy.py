@@ -209,8 +209,8 @@ def runner(results: Path) -> Callable[[Task, int, Method], Run]:
         task, method, seed, float_network(task, seed, results / f"{task.name}-{task.settings}-{seed}.float"))
 
 
-def execute(jobs: Sequence[Job], results: Path, run: Callable[[Any, int, Any], Run]) -> list[Run]:
-    """Run what is missing and store it; all runs of these jobs."""
+def execute(jobs: Sequence[Job], results: Path, run: Callable[[Any, int, Any], Any], kind: type = Run) -> list[Any]:
+    """Run what is missing and store it; all runs of these jobs, each a ``kind``."""
     todo = [job for job in jobs if not path_of(results, job).exists()]
     print(f"{len(todo)} of {len(jobs)} runs to do; results in {results}", flush=True)
     for count, job in enumerate(todo, 1):
@@ -220,13 +220,13 @@ def execute(jobs: Sequence[Job], results: Path, run: Callable[[Any, int, Any], R
         write_atomically(path_of(results, job), (json.dumps(asdict(found)) + "\n").encode())
         print(f"[{count}/{len(todo)}] {found.task} seed {found.seed} {found.method}: {float(found.percent):.2f} % "
               f"({found.seconds:.0f} s)", flush=True)
-    return stored(jobs, results)
+    return stored(jobs, results, kind)
 
 
-def stored(jobs: Iterable[Job], results: Path) -> list[Run]:
+def stored(jobs: Iterable[Job], results: Path, kind: type = Run) -> list[Any]:
     """The runs of these jobs that are in the folder."""
     paths = [path_of(results, job) for job in jobs]
-    return [Run(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
+    return [kind(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
 
 
 def path_of(results: Path, job: Job) -> Path:
@@ -251,11 +251,11 @@ def options(about: str, name: str, tasks: Iterable[str]) -> argparse.ArgumentPar
 
 
 def finish(
-    args: argparse.Namespace, jobs: Sequence[Job], run: Callable[[Any, int, Any], Run],
-    sections: Callable[[list[Run]], dict[str, str]], numbers: Callable[[list[Run]], dict[str, Any]],
+    args: argparse.Namespace, jobs: Sequence[Job], run: Callable[[Any, int, Any], Any],
+    sections: Callable[[list[Any]], dict[str, str]], numbers: Callable[[list[Any]], dict[str, Any]], kind: type = Run,
 ) -> None:
     """Run what is missing, and write the tables and the numbers, as the options ask."""
-    runs = stored(jobs, args.results) if args.report else execute(jobs, args.results, run)
+    runs = stored(jobs, args.results, kind) if args.report else execute(jobs, args.results, run, kind)
     if args.only_seed:
         return
     write_tables(args.docs, sections(runs))

@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from sw.quant.primitives import ChannelSplit, ShuffleJoin, SquareDeform
 
-__all__ = ["ShuffleDownUnit", "ShuffleUnit", "SquareDeformConv", "conv_norm", "depthwise_norm", "pointwise_norm"]
+__all__ = ["OFFSET_DEVIATION", "ShuffleDownUnit", "ShuffleUnit", "SquareDeformConv", "conv_norm", "depthwise_norm", "pointwise_norm"]
+
+OFFSET_DEVIATION = 0.02
+"""Of the weights that give offsets when training starts, times the root of their number."""
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -65,16 +68,17 @@ class ShuffleDownUnit(nn.Module):
 class SquareDeformConv(nn.Module):
     """CoDeNet's operator: offsets by a 1 x 1 convolution, square deformable depthwise 3 x 3, then 1 x 1, BatchNorm, ReLU.
 
-    Offsets start near 1, where the deformable convolution is an ordinary 3 x 3. (N, C, H, W) to (N, outputs, H, W).
+    Offsets start next to 1, where the deformable convolution is an ordinary 3 x 3: with larger ones detectors end up worse than
+    with ordinary convolutions (docs/codenet.md). ``deviation`` as `OFFSET_DEVIATION`. (N, C, H, W) to (N, outputs, H, W).
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, deviation: float = OFFSET_DEVIATION) -> None:
         super().__init__()
         self.offset = nn.Conv2d(inputs, 1, 1)
         self.deform = SquareDeform(inputs)
         self.pointwise = pointwise_norm(inputs, outputs)
         assert self.offset.bias is not None
-        nn.init.normal_(self.offset.weight, std=1.5 / inputs**0.5)
+        nn.init.normal_(self.offset.weight, std=deviation / inputs**0.5)
         nn.init.ones_(self.offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sw.models.blocks import ShuffleDownUnit, ShuffleUnit, SquareDeformConv, conv_norm, depthwise_norm, pointwise_norm
+from sw.models.blocks import (
+    OFFSET_DEVIATION,
+    ShuffleDownUnit,
+    ShuffleUnit,
+    SquareDeformConv,
+    conv_norm,
+    depthwise_norm,
+    pointwise_norm,
+)
 from sw.quant.deform import DeformConv2d
 
 __all__ = ["CONFIGURATIONS", "CodeNet", "Configuration", "Detection", "Operator", "codenet"]
@@ -89,7 +97,7 @@ class OffsetDeform(nn.Module):
         self.deform = DeformConv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm, self.relu = nn.BatchNorm2d(outputs), nn.ReLU()
         assert self.offset.bias is not None
-        nn.init.normal_(self.offset.weight, std=1.5 / inputs**0.5)
+        nn.init.normal_(self.offset.weight, std=OFFSET_DEVIATION / inputs**0.5)
         nn.init.constant_(self.offset.bias, 1.0 if square else 0.0)
         place = torch.tensor([(i - 1, j - 1) for i in range(3) for j in range(3)], dtype=torch.float32)
         self.register_buffer("place", place.reshape(1, 18, 1, 1), persistent=False)

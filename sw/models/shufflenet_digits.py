@@ -31,7 +31,7 @@ class DigitsNet(nn.Module):
         self.stem = conv_norm(1, 32, 3)
         self.stage1 = ShuffleUnit(32)
         self.stage2 = nn.Sequential(ShuffleDownUnit(32, 64), ShuffleUnit(64))
-        self.deform = SquareDeformConv(64, 64)
+        self.deform = SquareDeformConv(64, 64, deviation=1.5)  # offsets of many sizes: the demo is to show them
         self.pool = nn.MaxPool2d(2)
         self.mix = pointwise_norm(64, 128)
         self.mean = nn.AdaptiveAvgPool2d(1)

@@ -15,7 +15,10 @@ from torch import nn
 from boards.board import load_board_arch
 from hw.sim.build import SimulationBuild
 from hw.spec.deform import DeformArch
+from hw.spec.deform.instructions import SPACES
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
+from hw.spec.program import HEADER_BYTES, Program, build_header
+from hw.spec.regs import ErrorCode
 from sw.compiler import check_graph, compile_graph
 from sw.flow.chain import Report
 from sw.flow.report_deform import BOARD, quantised, verified
@@ -24,7 +27,10 @@ from sw.graph import IntegerGraph
 from sw.models.codenet import CONFIGURATIONS, WIDTHS, CodeNet, Detection, Operator, codenet
 from sw.models.settled import settle, smooth_images
 from sw.quant import Recipe, SquareDeform, codes_of, export, quantize_model
+from sw.runtime import CoreFault
 from sw.runtime.interpreter import InterpreterDevice
+from sw.runtime.sim import SimDevice
+from tests.compiler.graphs import Builder
 
 PUBLISHED = {"a": (277.2, 0.280), "b": (277.2, 0.288), "c": (1108.8, 1.119), "d": (3496.7, 3.507), "e": (3496.7, 3.539)}
 """Millions of multiply-accumulates without the first layer, thousands of millions with it."""
@@ -123,6 +129,31 @@ def test_what_does_not_fit_is_refused_in_words(core_arch: DeformArch) -> None:
     program = compile_graph(graph, core_arch)
     with pytest.raises(ValueError, match=r"tensor input must have shape \(3, 64, 64\), not \(3, 96, 96\)"):
         InterpreterDevice(core_arch).run(program, {"input": np.zeros((1, 3, 96, 96), np.int64)})
+
+
+def test_a_map_too_wide_is_an_error_code_at_run_time(core_build: SimulationBuild, core_arch: DeformArch) -> None:
+    """Instructions for a larger row memory, as no compiler would give them to this core; then a program of its own."""
+
+    def program_for(arch: DeformArch, cols: int) -> Program:
+        build = Builder(cols)
+        build.deform("wide", build.input("x", (16, 2, cols)), build.input("s", (1, 2, cols)))
+        return compile_graph(build.graph("wide"), arch)
+
+    row = core_arch.row_words
+    large = program_for(replace(core_arch, row_words=4 * row), row + 1)
+    header = build_header(core_arch.arch_id, large.instruction_count)
+    forged = replace(large, arch=core_arch, image=header + large.image[HEADER_BYTES:])
+    first = next(place for place, i in enumerate(forged.instructions()) if i.name == "LOAD" and i["space"] == SPACES.index("row"))
+    good = program_for(core_arch, row)
+    outputs = []
+    for device in (InterpreterDevice(core_arch), SimDevice(core_arch, build=core_build)):
+        with device:
+            with pytest.raises(CoreFault, match=r"BUFFER_RANGE at instruction \d+ \(layer wide\)") as fault:
+                device.run(forged, {layout.name: np.ones(layout.shape, np.int64) for layout in forged.inputs})
+            assert (fault.value.code, fault.value.index) == (ErrorCode.BUFFER_RANGE, first)
+            outputs.append(device.run(good, {layout.name: np.ones(layout.shape, np.int64) for layout in good.inputs})[0]["wide"])
+    assert outputs[0].size == 32 * row and len(np.unique(outputs[0])) > 4
+    np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ class EveryLayer(nn.Module):
         self.stem = conv_norm(3, 16, 3)
         self.down = ShuffleDownUnit(16, 32)
         self.unit = ShuffleUnit(32)
-        self.square = SquareDeformConv(32, 16)
+        self.square = SquareDeformConv(32, 16, deviation=1.5)
         self.offset2 = nn.Conv2d(16, 1, 1, stride=2)
         self.deform2 = SquareDeform(16, stride=2, bias=True)
         self.norm2 = nn.BatchNorm2d(16)
