@@ -1,7 +1,7 @@
 """The one interface of every device: give it a program and inputs, get outputs and counters.
 
 A device owns a flat memory and something that runs a program in it. What is common lives here: the refusal of a foreign program,
-placement, packing of tensors, the loop over images, faults in words.
+placement, packing of tensors, faults in words. Many images go through ``sw.runtime.pipeline``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from hw.spec.machine import Outcome
 from hw.spec.program import Program
 from sw.runtime.errors import DeviceError, raise_fault
-from sw.runtime.placement import Placement, contents, place
+from sw.runtime.placement import Placement, contents, place, place_buffers
 from sw.runtime.records import RunRecord
 
 if TYPE_CHECKING:
@@ -30,11 +30,15 @@ Self = TypeVar("Self", bound="Device")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Launch:
-    """One start of a program: how it ended, counters, and what it wrote where the device was asked to record that."""
+    """One start of a program: how it ended, counters, and what it wrote where the device was asked to record that.
+
+    ``late``: it did not end in time and was aborted; what the core was doing then, in words.
+    """
 
     outcome: Outcome
     counters: Counters
     record: RunRecord | None = None
+    late: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,8 +69,17 @@ class Device(ABC):
         """Bytes at an address of the device's memory."""
 
     @abstractmethod
+    def start(self, program: Program, placement: Placement, *, record: bool = False) -> None:
+        """Start a loaded program; memory that it does not use may be written and read. ``record`` needs a device that sees writes."""
+
+    @abstractmethod
+    def finish(self) -> Launch:
+        """Wait for the end of the program that was started, good or bad."""
+
     def launch(self, program: Program, placement: Placement, *, record: bool = False) -> Launch:
-        """Start a loaded program and wait for its end, good or bad. ``record`` needs a device that can see writes."""
+        """Start a loaded program and wait for its end."""
+        self.start(program, placement, record=record)
+        return self.finish()
 
     def close(self) -> None:
         """Give back what the device holds; nothing, unless a device says otherwise."""
@@ -91,24 +104,32 @@ class Device(ABC):
         outputs : integer codes by name, with the batch axis if the inputs had it
         counters : sums over all images of what the device counts (``hw.spec.regs.COUNTERS`` of a core), and RETIRED
 
-        A program that ends with an error raises CoreFault.
+        While an image is computed the next one is written and the one before is read, where memory holds two. A program that ends with
+        an error raises CoreFault.
         """
+        from sw.runtime.pipeline import Pipeline, fitting_depth
+
         images, batched = _images(program, inputs)
-        placement = self.load(program)
-        runs = [self.run_image(program, placement, image) for image in images]
+        with Pipeline(self, program, depth=min(len(images), fitting_depth(self, program))) as pipeline:
+            runs = list(pipeline.map(images))
         outputs = {name: np.stack([run.outputs[name] for run in runs]) for name in runs[0].outputs}
         counters = {name: sum(run.launch.counters[name] for run in runs) for name in runs[0].launch.counters}
         return (outputs if batched else {name: codes[0] for name, codes in outputs.items()}), counters
 
     def load(self, program: Program) -> Placement:
         """Check that the program fits the device, place it and write its image and parameters."""
+        return self.load_buffers(program, 1)[0]
+
+    def load_buffers(self, program: Program, count: int) -> tuple[Placement, ...]:
+        """As `load`, with ``count`` buffers for inputs and outputs: placements that differ in nothing else."""
         self.check(program)
-        placement = place(program, base=self.memory_base, size=self.memory_bytes)
-        for layout in (*program.inputs, *program.outputs):
-            placement.tensor_address(layout)
-        for address, data in contents(program, placement):
+        placements = place_buffers(program, count, base=self.memory_base, size=self.memory_bytes)
+        for placement in placements:
+            for layout in (*program.inputs, *program.outputs):
+                placement.tensor_address(layout)
+        for address, data in contents(program, placements[0]):
             self.write_memory(address, data)
-        return placement
+        return placements
 
     def check(self, program: Program) -> None:
         """DeviceError where the program was compiled for another architecture."""
@@ -123,15 +144,23 @@ class Device(ABC):
         self, program: Program, placement: Placement, image: Mapping[str, np.ndarray], *, record: bool = False
     ) -> ImageRun:
         """One image (C, H, W) per input through a loaded program."""
-        for layout in program.inputs:
-            self.write_memory(placement.tensor_address(layout), layout.pack(image[layout.name]))
+        self.write_inputs(program, placement, image)
         launch = self.launch(program, placement, record=record)
-        raise_fault(launch.outcome, program)
-        outputs = {
+        raise_fault(launch.outcome, program, launch.late)
+        return ImageRun(outputs=self.read_outputs(program, placement), launch=launch)
+
+    def write_inputs(self, program: Program, placement: Placement, image: Mapping[str, np.ndarray]) -> None:
+        """Pack codes (C, H, W) of every input and put them where the program reads them; all are packed before any is written."""
+        packed = [(placement.tensor_address(layout), layout.pack(image[layout.name])) for layout in program.inputs]
+        for address, data in packed:
+            self.write_memory(address, data)
+
+    def read_outputs(self, program: Program, placement: Placement) -> Tensors:
+        """Codes (C, H, W) of every output."""
+        return {
             layout.name: layout.unpack(self.read_memory(placement.tensor_address(layout), layout.size))
             for layout in program.outputs
         }
-        return ImageRun(outputs=outputs, launch=launch)
 
     def open_session(self, program: TrainingProgram, state: Mapping[str, np.ndarray]) -> TrainingSession:
         """A training session: the program and its state are loaded, weights are prepared. Errors as TrainingSession's."""

@@ -53,13 +53,16 @@ class CoreDriver:
     def __init__(self, transport: Transport, *, watchdog: int = 0) -> None:
         self.transport = transport
         self.watchdog = watchdog
+        self.late = ""
         self.identity = self._identify()
 
     def run(self, placement: Placement, regions: int) -> Outcome:
-        """Start the program at ``placement`` and wait for its end; ``regions`` is how many the core has.
+        """`start` and `finish`."""
+        self.start(placement, regions)
+        return self.finish()
 
-        Raises DeviceError where the core is busy, stuck, or does not end within what the transport waits.
-        """
+    def start(self, placement: Placement, regions: int) -> None:
+        """Start the program at ``placement``; ``regions`` is how many the core has. DeviceError where the core is busy or stuck."""
         self._make_ready()
         self._open_regions(placement.regions, regions)
         self._write_pair("PROGRAM_ADDR", placement.program_address)
@@ -67,9 +70,24 @@ class CoreDriver:
         self._write("WATCHDOG", self.watchdog)
         self._write("IRQ_ENABLE", 1)
         self._command("START")
+
+    def finish(self) -> Outcome:
+        """Wait for the end of the program that was started.
+
+        One that does not end within what the transport waits is aborted: its outcome is ABORTED, and ``late`` tells in words what the
+        core was doing ("" otherwise). DeviceError where it does not obey.
+        """
+        self.late = ""
         if not self.transport.wait():
+            self.late = self.state()
             self._abort()
         return self._finish()
+
+    def state(self) -> str:
+        """What the core is doing, in words: status bits, instructions that retired, cycles."""
+        bits = [bit.name for bit in BY_NAME["STATUS"].bits if self.status(bit.name)]
+        cycles = self._read_pair("CYCLES")
+        return f"{' '.join(bits) or 'idle'}, {self._read('RETIRED')} instructions had retired, {cycles:,} cycles"
 
     def counters(self) -> Counters:
         """All counters of the last program, and RETIRED."""
@@ -112,7 +130,7 @@ class CoreDriver:
     def _abort(self) -> None:
         self._command("ABORT")
         if not self.transport.wait():
-            raise DeviceError("the core neither ended the program nor obeyed the abort: reset it")
+            raise DeviceError(f"the core neither ended the program nor obeyed the abort ({self.late}): reset it")
 
     def _finish(self) -> Outcome:
         if not self.status("DONE"):
@@ -180,8 +198,11 @@ class CoreDevice(Device):
     def read_memory(self, address: int, count: int) -> bytes:
         return self.transport.read_memory(address, count)
 
-    def launch(self, program: Program, placement: Placement, *, record: bool = False) -> Launch:
+    def start(self, program: Program, placement: Placement, *, record: bool = False) -> None:
         if record:
             raise DeviceError("this device cannot record what instructions write: use the interpreter or the simulator")
-        outcome = self.driver.run(placement, program.arch.regions)
-        return Launch(outcome=outcome, counters=self.driver.counters())
+        self.driver.start(placement, program.arch.regions)
+
+    def finish(self) -> Launch:
+        outcome = self.driver.finish()
+        return Launch(outcome=outcome, counters=self.driver.counters(), late=self.driver.late)

@@ -50,7 +50,11 @@ class InterpreterDevice(Device):
         self._check(address, count)
         return self._memory.read(address, count).tobytes()
 
-    def launch(self, program: Program, placement: Placement, *, record: bool = False) -> Launch:
+    def start(self, program: Program, placement: Placement, *, record: bool = False) -> None:
+        self._started = program, placement, record
+
+    def finish(self) -> Launch:
+        program, placement, record = self._started
         if self._machine is None or self._machine.arch != (self._arch or program.arch):
             self._machine = machine_for(program.arch, self._seed)
         recorder = MachineRecorder()

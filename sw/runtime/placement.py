@@ -6,7 +6,7 @@ Every device uses the same layout, so that addresses that the interpreter and a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hw.spec.isa import INSTRUCTION_BYTES
 from hw.spec.machine import OpenRegion
@@ -19,6 +19,9 @@ MEMORY_BASE = 0x8_0000_0000
 
 MEMORY_BYTES = 1 << 26
 """Default size of a device's memory; untouched pages cost nothing."""
+
+BUFFERED = ("input", "output")
+"""Kinds of regions that every image in flight needs for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,31 @@ def place(program: Program, *, base: int = MEMORY_BASE, size: int = MEMORY_BYTES
             f"the program needs {at - base} bytes of memory and the device offers {size}: give it more with memory_bytes"
         )
     return Placement(program_address=base, program_length=len(program.image), regions=tuple(regions), end=at)
+
+
+def place_buffers(program: Program, count: int, *, base: int = MEMORY_BASE, size: int = MEMORY_BYTES) -> tuple[Placement, ...]:
+    """``count`` placements with inputs and outputs of their own, and all else in common; DeviceError where memory is too small.
+
+    The first is that of `place`; the inputs and outputs of the others lie behind it.
+    """
+    first = place(program, base=base, size=size)
+    made, at = [first], first.end
+    for _ in range(count - 1):
+        regions = []
+        for region, where in zip(program.regions, first.regions, strict=True):
+            if region.kind not in BUFFERED or not region.size:
+                regions.append(where)
+                continue
+            at = page_after(at) + PAGE_BYTES
+            regions.append(OpenRegion(base=at, size=region.size))
+            at += region.size
+        made.append(replace(first, regions=tuple(regions), end=at))
+    if at > base + size:
+        raise DeviceError(
+            f"{count} buffers of the program's inputs and outputs need {at - base} bytes of memory and the device offers {size}: use "
+            "fewer, or give it more with memory_bytes"
+        )
+    return tuple(made)
 
 
 def contents(program: Program, placement: Placement) -> Iterator[tuple[int, bytes]]:

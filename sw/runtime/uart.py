@@ -36,6 +36,7 @@ from hw.spec.uart import (
 )
 from sw.runtime.driver import CoreDevice
 from sw.runtime.errors import DeviceError
+from sw.runtime.lock import BoardLock
 
 TIMEOUT = 0.5
 """Seconds for a reply; the longest takes 95 ms at 115,200 baud, and USB adapters add up to 16 ms."""
@@ -198,10 +199,10 @@ def _advice(status: int) -> str:
 
 
 class SerialLine:
-    """A terminal device, raw, 8N1, without flow control; DeviceError where it cannot be opened or set."""
+    """A terminal device, raw, 8N1, without flow control; DeviceError where it cannot be opened or set, or is another program's."""
 
     def __init__(self, port: str, baud: int) -> None:
-        self._file = -1
+        self._file, self._lock = -1, BoardLock(os.path.realpath(port))
         try:
             self._file = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
             _set_raw(self._file, baud)
@@ -235,6 +236,7 @@ class SerialLine:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        self._lock.release()
 
 
 def _set_raw(file: int, baud: int) -> None:

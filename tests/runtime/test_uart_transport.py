@@ -177,6 +177,18 @@ def test_terminal_device() -> None:
         line.close()
 
 
+def test_a_port_has_one_user() -> None:
+    """Also by another name of the same device; closed, it is free, and so it is where opening it failed."""
+    with terminal(fake()) as path:
+        line = SerialLine(path, 115200)
+        with pytest.raises(DeviceError, match=rf"{path} is in use by process {os.getpid()} of "):
+            SerialLine(path.replace("/dev/pts", "/dev/../dev/pts"), 115200)
+        line.close()
+        with pytest.raises(DeviceError, match="cannot run at 12345 baud"):
+            SerialLine(path, 12345)
+        SerialLine(path, 115200).close()
+
+
 def design_record() -> DesignRecord:
     checks = tuple(Check(name=name, compared={"bytes": 1}, mismatches=0, seeds=(1,), seconds=0.1) for name in DESIGN_CHECKS)
     return DesignRecord(
