@@ -127,6 +127,7 @@ def sat(
 def deform(
     configuration: Annotated[list[str] | None, typer.Option(help="Only this one, a to e; may be given again.")] = None,
     simulate: Annotated[bool, typer.Option(help="Run the Verilog and compare every byte: minutes, and 3 GB for d and e.")] = False,
+    levels: Annotated[bool, typer.Option(help="Synthesise the core for its logic levels: ten minutes the first time.")] = False,
     out: PageOption = None,
 ) -> Result:
     """CoDeNet's five configurations on the Ultra96's core: frames per second, and where cycles go, beside the published ones."""
@@ -134,7 +135,7 @@ def deform(
     from sw.flow.report_deform import report_deform, to_dict
 
     with progress_bars() as advance:
-        rows = report_deform(configuration or (), simulate=simulate, progress=advance)
+        rows = report_deform(configuration or (), simulate=simulate, levels=levels, progress=advance, tell=tell)
     _show(report_deform_page, rows, out)
     return to_dict(rows)
 

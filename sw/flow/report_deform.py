@@ -8,7 +8,7 @@ then compared with the machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sw.compiler import compile_graph
 from sw.flow.chain import Report
 from sw.flow.layers import LayerCycles, layer_cycles
 from sw.flow.predict import model_timing, predictor
+from sw.flow.resources import core_resources
 from sw.flow.verify import Simulation, verify
 from sw.graph import IntegerGraph
 from sw.runtime.placement import place
@@ -50,7 +51,8 @@ MODEL, VERILOG = "timing model", "Verilog"
 class Row:
     """A configuration. ``macs`` are the network's multiply-accumulates, ``core_macs`` those that the core does. Cycles are those of one
     image, fetches of instructions included; ``array_limit`` those of the array alone at its peak. ``compared`` bytes of the Verilog,
-    0 where it did not run, ``mismatches`` among them and in the instructions' cycles."""
+    0 where it did not run, ``mismatches`` among them and in the instructions' cycles. ``logic_levels`` of the core's longest path, as
+    modelled (``boards.levels``), None where it was not synthesised."""
 
     name: str
     size: int
@@ -69,6 +71,7 @@ class Row:
     compared: int
     mismatches: int
     layers: tuple[LayerCycles, ...]
+    logic_levels: float | None = None
 
     @property
     def fps(self) -> float:
@@ -81,7 +84,11 @@ class Row:
         return self.array_limit / self.cycles
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "fps": self.fps, "utilisation": self.utilisation}
+        plain = asdict(self)
+        return {
+            "config": plain.pop("name"), "clock_mhz": CLOCK_MHZ, "fps": self.fps, "mac_utilisation": self.utilisation, "cached": False,
+            **plain,
+        }  # fmt: skip
 
 
 def quantised(name: str, classes: int = 20, seed: int = 0) -> QuantModel:
@@ -105,10 +112,13 @@ def report_deform(
     names: Sequence[str] = (),
     *,
     simulate: bool = False,
+    levels: bool = False,
     arch: DeformArch | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Row]:
-    """Rows of the configurations called ``names``, or of all. ValueError for another name."""
+    """Rows of the configurations called ``names``, or of all; with ``levels`` the core is synthesised too. ValueError for another
+    name."""
     if unknown := sorted(set(names) - set(PUBLISHED_FPS)):
         raise ValueError(f"configuration must be one of {', '.join(PUBLISHED_FPS)}, not {', '.join(unknown)}")
     core, chosen = arch or load_board_arch(BOARD), [name for name in PUBLISHED_FPS if not names or name in names]
@@ -117,7 +127,10 @@ def report_deform(
         rows.append(_simulated(name, core) if simulate else _modelled(name, core))
         if progress:
             progress("configurations", number, len(chosen))
-    return rows
+    if not levels:
+        return rows
+    found = core_resources(core, tell=tell).synthesis.levels
+    return [replace(row, logic_levels=found) for row in rows]
 
 
 def _compiled(name: str, arch: DeformArch) -> tuple[QuantModel, Tensor, IntegerGraph, Program]:

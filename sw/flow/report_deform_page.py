@@ -15,6 +15,7 @@ from hw.spec.program import write_atomically
 from sw.flow.report_deform import BOARD, CLOCK_MHZ, MEMORY, VERILOG, Row
 from sw.flow.report_figures import BLUE, GRID, ORANGE, as_svg, cycles_figure, figure_of, plain
 from sw.flow.report_html import html_table, page
+from sw.flow.resources import LEVELS_GUIDE
 
 HEAD = ("config", "side", "cycles", "FPS", "published", "times", "array use", "loads", "array", "depthwise", "stores", "fetches")
 SHORT = 7
@@ -45,6 +46,13 @@ def _source(rows: Sequence[Row]) -> str:
     return "Cycles are those of the timing model, which simulation equals instruction by instruction; nothing was simulated here."
 
 
+def _levels(rows: Sequence[Row]) -> str:
+    levels = rows[0].logic_levels
+    if levels is None:
+        return "How deep the core's logic is, on which its clock depends, tells --levels, or bitloom resources."
+    return f"The core's longest path has {levels:.1f} logic levels (modelled from its netlist): {LEVELS_GUIDE}."
+
+
 def show_rows(console: Console, rows: Sequence[Row]) -> None:
     """A table, and below it what it stands on."""
     table = Table(title=f"CoDeNet, one image, {rows[0].source}", title_justify="left")
@@ -53,7 +61,7 @@ def show_rows(console: Console, rows: Sequence[Row]) -> None:
     for row in rows:
         table.add_row(*_cells(row)[:SHORT])
     console.print(table)
-    for words in (_source(rows), WORDS):
+    for words in (_source(rows), _levels(rows), WORDS):
         console.print(words, highlight=False, soft_wrap=True)
 
 
@@ -61,7 +69,7 @@ def write_page(path: Path, rows: Sequence[Row]) -> None:
     """One HTML file: the table, frames as bars, and for each configuration where its layers' cycles go."""
     parts = [
         "<h1>Bitloom: CoDeNet on the inference core</h1>",
-        f"<p>{escape(_source(rows))} {escape(WORDS)}</p>",
+        f"<p>{escape(_source(rows))} {escape(_levels(rows))} {escape(WORDS)}</p>",
         frames_figure(rows),
         html_table(HEAD, [tuple(map(escape, _cells(row))) for row in rows], numbers=range(1, len(HEAD))),
     ]

@@ -16,7 +16,7 @@ from sw.quant.deform import DeformConv2d, contract, sample_taps
 from sw.quant.emulate import Geometry, conv_codes, deform_codes, deform_conv_codes, depthwise_codes
 from sw.quant.fake import round_exact
 from sw.quant.points import ActivationPoint, Mode
-from sw.quant.primitives import SquareDeform, square_samples, weigh_taps
+from sw.quant.primitives import SquareDeform, square_samples, weigh_taps, whole_samples
 from sw.quant.weighted import QuantLayer
 
 __all__ = [
@@ -88,15 +88,19 @@ class QuantDepthwiseConv2d(QuantConv2d):
 class Sampled(QuantLayer):
     """A layer whose taps lie at offsets, its second input. Samples at fractional ones are rounded to codes of x's format.
 
-    While training, that rounding is straight-through, and so is that of the offsets, which learn by the bilinear sample's slopes.
+    While training, that rounding is straight-through, and so is that of the offsets, which learn by the slopes of the samples.
     """
 
     step: float | None = None
     """What samples are rounded to multiples of; None: not at all."""
 
+    whole = False
+    """Whether offsets are whole numbers."""
+
     def forward(self, xs: tuple[Tensor, ...], ins: tuple[ActivationPoint, ...], out: ActivationPoint) -> Tensor:
-        rounds = self.mode is Mode.QAT and ins[1].fmt.frac > 0
-        self.step = 2.0 ** -ins[0].fmt.frac if rounds else None
+        rounds = self.mode is Mode.QAT
+        self.whole = rounds and ins[1].fmt.frac <= 0
+        self.step = 2.0 ** -ins[0].fmt.frac if rounds and not self.whole else None
         return super().forward(xs, ins, out)
 
     def on_grid(self, samples: Tensor) -> Tensor:
@@ -115,6 +119,8 @@ class QuantDeformDepthwise(Sampled):
         self.stride = deform.stride
 
     def linear_map(self, xs: tuple[Tensor, ...], weight: Tensor) -> Tensor:
+        if self.whole:
+            return weigh_taps(whole_samples(xs[0], xs[1], self.stride), weight)
         return weigh_taps(self.on_grid(square_samples(xs[0], xs[1], self.stride)), weight)
 
     def accumulate(self, xs: tuple[Tensor, ...], weight: Tensor, dtype: torch.dtype) -> Tensor:

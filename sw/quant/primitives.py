@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from hw.spec.ops import OFFSET_MAX, OFFSET_MIN
 
 __all__ = ["ChannelSplit", "ShuffleJoin", "SquareDeform", "pick", "sample_bilinear", "square_deform",
-           "square_samples", "square_taps", "weigh_taps"]
+           "square_samples", "square_taps", "weigh_taps", "whole_samples"]
 
 
 class ChannelSplit(nn.Module):
@@ -48,11 +49,14 @@ def square_taps(offset: Tensor, stride: int) -> tuple[Tensor, Tensor]:
 def pick(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """x (N, C, H, W) at integer positions (N, T, OH, OW); 0 outside. Returns (N, C, T, OH, OW)."""
     n, c, h, w = x.shape
-    inside = (rows >= 0) & (rows < h) & (cols >= 0) & (cols < w)
-    # One more value, zero, stands behind each image for all positions outside.
-    index = torch.where(inside, rows * w + cols, torch.full_like(rows, h * w)).to(torch.int64).reshape(n, 1, -1)
     flat = F.pad(x.flatten(2), (0, 1))
-    return flat.gather(2, index.expand(n, c, index.shape[2])).view(n, c, *rows.shape[1:])
+    return flat.gather(2, _flat_index(rows, cols, h, w).expand(n, c, -1)).view(n, c, *rows.shape[1:])
+
+
+def _flat_index(rows: Tensor, cols: Tensor, h: int, w: int) -> Tensor:
+    """(N, 1, T * OH * OW) in the pixels of an image and one more, which stands behind them for all positions outside."""
+    inside = (rows >= 0) & (rows < h) & (cols >= 0) & (cols < w)
+    return torch.where(inside, rows * w + cols, torch.full_like(rows, h * w)).to(torch.int64).flatten(1).unsqueeze(1)
 
 
 def sample_bilinear(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -94,6 +98,40 @@ def square_deform(x: Tensor, offset: Tensor, weight: Tensor, stride: int) -> Ten
 def square_samples(x: Tensor, offset: Tensor, stride: int) -> Tensor:
     """What the nine taps read: (N, C, 9, OH, OW)."""
     return sample_bilinear(x, *square_taps(offset.clamp(OFFSET_MIN, OFFSET_MAX), stride))
+
+
+def whole_samples(x: Tensor, offset: Tensor, stride: int) -> Tensor:
+    """`square_samples` at whole offsets. An offset's gradient is half the difference between the samples a step further and a step
+    nearer, since at a whole position a bilinear sample knows one side only."""
+    found: Tensor = _WholeSamples.apply(x, offset.clamp(OFFSET_MIN, OFFSET_MAX), stride)
+    return found
+
+
+class _WholeSamples(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor, offset: Tensor, stride: int) -> Tensor:
+        context.save_for_backward(x, offset)
+        context.stride = stride
+        return pick(x, *square_taps(offset, stride))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        x, offset = context.saved_tensors
+        to_x = to_offset = None
+        if context.needs_input_grad[0]:
+            to_x = _put_back(gradient, *square_taps(offset, context.stride), x.shape)
+        if context.needs_input_grad[1]:
+            further, nearer = (pick(x, *square_taps(offset + step, context.stride)) for step in (1, -1))
+            to_offset = (gradient * (further - nearer)).sum((1, 2), keepdim=True)[:, 0] / 2
+        return to_x, to_offset, None
+
+
+def _put_back(taken: Tensor, rows: Tensor, cols: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The transpose of `pick`: what was taken (N, C, T, OH, OW), added up where it came from, an image of ``shape``."""
+    n, c, h, w = shape
+    index = _flat_index(rows, cols, h, w).expand(n, c, -1)
+    flat = taken.new_zeros(n, c, h * w + 1).scatter_add_(2, index, taken.flatten(2))
+    return flat[:, :, :-1].unflatten(2, (h, w))
 
 
 def weigh_taps(samples: Tensor, weight: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,13 @@ def test_a_row_adds_up_and_is_told(tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", rows)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 2 and "timing model" in page and "heat.1" in page
-    assert to_dict(rows)["ok"] and to_dict(rows)["rows"][0]["fps"] == row.fps and not to_dict([])["ok"]
+    assert "tells --levels" in text
+    (plain,) = to_dict(rows)["rows"]
+    promised = {"config", "cycles", "clock_mhz", "logic_levels", "fps", "mac_utilisation", "compared", "mismatches", "cached"}
+    assert promised <= plain.keys() and (plain["config"], plain["fps"], plain["logic_levels"]) == ("a", row.fps, None)
+    assert to_dict(rows)["ok"] and not to_dict([])["ok"]
+    show_rows(console, [replace(row, logic_levels=6.24)])
+    assert "has 6.2 logic levels (modelled" in console.export_text()
 
 
 def test_an_unknown_configuration_is_refused() -> None:

@@ -17,7 +17,7 @@ from hw.spec.ops import Conv2d, DeformConv2d, DeformDepthwiseConv2d, Requant, id
 from sw.quant import Recipe, codes_of, deform_conv2d, export, quantize_model, unsupported
 from sw.quant.deform import DeformConv2d as DeformLayer
 from sw.quant.emulate import Geometry, deform_conv_codes
-from sw.quant.primitives import SquareDeform, square_deform
+from sw.quant.primitives import SquareDeform, square_deform, square_samples, whole_samples
 from sw.quant.recipe import RecipeError
 
 
@@ -327,3 +327,38 @@ def test_square_offsets_with_fraction_bits(frac: int) -> None:
 def test_square_offset_formats_that_cannot_be(fmt: str) -> None:
     with pytest.raises(RecipeError, match=f"its format must be s8f0, or have up to 3 fraction bits, not {fmt}"):
         quantize_model(Square(), Recipe(overrides={"step": {"activation_format": fmt}}))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_whole_samples_and_their_gradients_by_the_definition(stride: int) -> None:
+    """Gradients by hand, a pixel, channel and tap at a time: of x as of a sum of picked pixels, of an offset half the difference
+    between what a step further and a step nearer would read."""
+    torch.manual_seed(stride)
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    size = (-(-7 // stride), -(-6 // stride))
+    offset = torch.randint(-3, 5, (2, 1, *size)).double().requires_grad_()
+    weights = torch.randn(2, 3, 9, *size, dtype=torch.float64)
+    taken = whole_samples(x, offset, stride)
+    assert torch.equal(taken, square_samples(x, offset, stride))
+    (taken * weights).sum().backward()
+    to_x, to_offset = np.zeros(x.shape), np.zeros(offset.shape)
+
+    def read(n: int, c: int, y: int, col: int) -> float:
+        return float(x.detach()[n, c, y, col]) if 0 <= y < 7 and 0 <= col < 6 else 0.0
+
+    for n, c, t, y, col in np.ndindex(*taken.shape):
+        s, (i, j) = int(offset[n, 0, y, col]), divmod(t, 3)
+        here, further, nearer = ((y * stride + k * (i - 1), col * stride + k * (j - 1)) for k in (s, s + 1, s - 1))
+        if 0 <= here[0] < 7 and 0 <= here[1] < 6:
+            to_x[n, c, here[0], here[1]] += float(weights[n, c, t, y, col])
+        to_offset[n, 0, y, col] += float(weights[n, c, t, y, col]) * (read(n, c, *further) - read(n, c, *nearer)) / 2
+    assert x.grad is not None and offset.grad is not None and np.abs(to_offset).max() > 1
+    np.testing.assert_allclose(x.grad.numpy(), to_x, rtol=1e-12, atol=1e-12)  # float64 sums in another order
+    np.testing.assert_allclose(offset.grad.numpy(), to_offset, rtol=1e-12, atol=1e-12)
+
+
+def test_offsets_beyond_the_range_do_not_learn() -> None:
+    x, offset = torch.randn(1, 2, 9, 9), torch.tensor([-9.0, -7.0, 3.0, 8.0, 10.0]).repeat(81)[:81].reshape(1, 1, 9, 9).requires_grad_()
+    whole_samples(x, offset, 1).square().sum().backward()
+    assert offset.grad is not None and bool((offset.grad[(offset < -7) | (offset > 8)] == 0).all())
+    assert int((offset.grad[(offset >= -7) & (offset <= 8)] != 0).sum()) > 20
