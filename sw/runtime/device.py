@@ -162,11 +162,12 @@ class Device(ABC):
             for layout in program.outputs
         }
 
-    def open_session(self, program: TrainingProgram, state: Mapping[str, np.ndarray]) -> TrainingSession:
-        """A training session: the program and its state are loaded, weights are prepared. Errors as TrainingSession's."""
+    def open_session(self, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0) -> TrainingSession:
+        """A training session: the program and its state are loaded, weights are prepared; ``steps`` were made before. Errors as
+        TrainingSession's."""
         from sw.runtime.training import TrainingSession
 
-        return TrainingSession(self, program, state)
+        return TrainingSession(self, program, state, steps=steps)
 
     def dirty(self, program: Program, seed: int) -> None:
         """Fill the memory that the program will use with random bytes, as another program would leave it."""

@@ -6,7 +6,8 @@ The host computes the loss and its gradient only. State comes and goes as named 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,12 @@ class StepReport:
 class TrainingSession:
     """A training program on a device.
 
-    Parameters: ``device`` (its memory must hold all regions: DeviceError otherwise), ``program``, ``state`` arrays to begin with.
-    A step that ends with an error raises CoreFault; the state in memory is then that of the failed step, so load a saved one.
+    Parameters: ``device`` (its memory must hold all regions: DeviceError otherwise), ``program``, ``state`` arrays to begin with,
+    ``steps`` that were made before. What ends with an error, CoreFault or another, leaves half of a state in memory: the session then
+    refuses everything but `load_state`. A step that failed does not count in ``steps``.
     """
 
-    def __init__(self, device: Device, program: TrainingProgram, state: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, device: Device, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0) -> None:
         ours, theirs = device.arch_id, program.arch.arch_id
         if ours is not None and ours != theirs:
             raise DeviceError(f"the training program was compiled for arch_id {theirs:016x} and the device is {ours:016x}: "
@@ -60,7 +62,7 @@ class TrainingSession:
         self._placement = place(program.program(longest), base=device.memory_base, size=device.memory_bytes)
         for address, data in contents(program.program(longest), self._placement):
             device.write_memory(address, data)
-        self.steps = 0
+        self.steps, self._whole = steps, False
         self.load_state(state)
 
     @property
@@ -72,13 +74,18 @@ class TrainingSession:
     def step(self, batch: tuple[np.ndarray, np.ndarray], hyper: Hyper, *, record: bool = False) -> StepReport:
         """Train on a batch: images float16 (N, H, W, C) and labels (N,)."""
         images, labels = batch
+        checked = self._checked_images(images)
+        with self._changing():
+            return self._step(checked, np.asarray(labels), hyper, record)
+
+    def _step(self, images: np.ndarray, labels: np.ndarray, hyper: Hyper, record: bool) -> StepReport:
         launches: dict[str, Launch] = {}
-        self._write("images", self._checked_images(images))
+        self._write("images", images)
         self._write("hyper", hyper_words(hyper))
         launches["forward"] = self._run("forward", record)
         logits = self._logits()
         with watching() as watch:
-            loss, gradient = softmax_cross_entropy(logits, np.asarray(labels), hyper.loss_scale)
+            loss, gradient = softmax_cross_entropy(logits, labels, hyper.loss_scale)
         self._write("gradient", gradient.reshape(self.program.places["gradient"].shape))
         launches["backward"] = self._run("backward", record)
         flags = self._flags()
@@ -90,12 +97,15 @@ class TrainingSession:
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of a batch with the running statistics."""
-        self._write("images", self._checked_images(images))
-        self._run("infer", False)
-        return self._logits()
+        checked = self._checked_images(images)
+        with self._changing():
+            self._write("images", checked)
+            self._run("infer", False)
+            return self._logits()
 
     def state(self) -> Arrays:
         """All parameters, velocities and statistics by name."""
+        self._demand_whole()
         found: Arrays = {}
         for name, entry in self._state_places().items():
             data = self._read(name)
@@ -111,11 +121,25 @@ class TrainingSession:
         packed = {name: self._packed(name, entry, state) for name, entry in self._state_places().items()}
         if unknown := sorted(set(state) - self._state_names()):
             raise DeviceError(f"the program has no state {unknown}; it has {sorted(self._state_names())}")
+        self._whole = False
         for name, data in packed.items():
             self.device.write_memory(self._address(self.program.places[name]), data)
         self._run("prepare", False)
+        self._whole = True
 
     # ----------------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """What is in memory is whole before and after, and not where an error comes between."""
+        self._demand_whole()
+        self._whole = False
+        yield
+        self._whole = True
+
+    def _demand_whole(self) -> None:
+        if not self._whole:
+            raise DeviceError("an earlier step failed, and the state in the device's memory is half of it: load_state() a saved one")
 
     def _state_places(self) -> dict[str, Place]:
         return {n: p for n, p in self.program.places.items() if n.endswith((".master", ".velocity", ".record"))}
