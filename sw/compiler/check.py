@@ -24,7 +24,7 @@ from hw.spec.ops import (
     Upsample2x,
 )
 from sw.compiler.problems import Problem
-from sw.compiler.proof import prove_dw, prove_pw
+from sw.compiler.proof import prove_dw, prove_pw, prove_terms
 from sw.compiler.shapes import output_shape
 from sw.compiler.slots import Slots, View, pair_places
 from sw.compiler.steps import CopyStep, DwStep, PwStep, Step, copy_name, effective_stride
@@ -181,7 +181,8 @@ def check_step(step: Step, graph: IntegerGraph, arch: DeformArch) -> list[Proble
         return []
     fmt, bias = graph.tensors[step.source].fmt, step.requant.bias
     if isinstance(step, PwStep):
-        return prove_pw(step.name, step.weight, bias, fmt, arch.field_bits)
+        terms = prove_terms(step.name, step.weight, arch.weight_terms)
+        return terms + prove_pw(step.name, step.weight, bias, fmt, arch.field_bits)
     return prove_dw(step.name, _dw_weight(step), bias, fmt)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hw.spec.deform.digits import is_taken
 from hw.spec.fixed import FixedFormat
 from sw.compiler.problems import Problem
 
@@ -47,6 +48,21 @@ def prove_pw(place: str, weight: np.ndarray, bias: np.ndarray, fmt: FixedFormat,
     low, high = sum_bounds(weight, fmt)
     found.append(_exceeds(place, "with its bias ", low + bias, high + bias, BIASED_BITS, "requantise input"))
     return [problem for problem in found if problem is not None]
+
+
+def prove_terms(place: str, weight: np.ndarray, terms: int) -> list[Problem]:
+    """The problem of weights (OC, ...) that cells of so many ``terms`` (0: multipliers) take for others, if there are any."""
+    parts = digits(weight) if is_wide(weight) else (weight,)
+    wrong = ~np.logical_and.reduce([is_taken(part, terms) for part in parts])
+    if not wrong.any():
+        return []
+    first = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+    return [Problem(
+        place=place,
+        reason=f"{int(wrong.sum())} of {weight.size} weights, the first {int(weight[first])} of output channel {first[0]}, need more "
+        f"than the {terms} signed power of two for each 4-bit digit that the core's cells add",
+        advice="train with weight_digits = 1, or use an architecture with weight_terms 2 or 0",
+    )]  # fmt: skip
 
 
 def prove_dw(place: str, weight: np.ndarray, bias: np.ndarray, fmt: FixedFormat) -> list[Problem]:

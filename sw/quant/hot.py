@@ -18,23 +18,31 @@ from torch import Tensor
 from hw.spec.hot import k_hot, signed_digits
 from sw.quant.fake import along, backward_of, check_values, exact_power_of_two
 
-__all__ = ["DIGIT_KINDS", "DigitSet", "fake_project", "project_codes"]
+__all__ = ["BINARY", "DIGIT_KINDS", "DigitSet", "fake_project", "project_codes"]
 
 DIGIT_KINDS = {"k_hot": k_hot, "signed": signed_digits}
 """Kind to the list of its codes: at most K one bits in the magnitude, or a sum of at most K signed powers of two."""
+
+BINARY = "binary"
+"""The kind of weights of one bit: codes -1 and 1, and none between; zero becomes 1."""
 
 MAX_WIDTH, MAX_DIGITS = 16, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitSet:
-    """The codes of ``width`` bits (2..16, sign included) that ``digits`` (K, 1..8) digits of a kind reach."""
+    """The codes of ``width`` bits (2..16, sign included) that ``digits`` (K, 1..8) digits of a kind reach; of `BINARY` two, with a
+    width of 2."""
 
     kind: str
     digits: int
     width: int
 
     def __post_init__(self) -> None:
+        if self.kind == BINARY:
+            if (self.digits, self.width) != (1, 2):
+                raise ValueError(f"binary weights must have 1 digit and a width of 2, not {self.digits} and {self.width}")
+            return
         if self.kind not in DIGIT_KINDS:
             raise ValueError(f"the kind of digits must be one of {', '.join(DIGIT_KINDS)}, not {self.kind!r}")
         for name, low, high in (("digits", 1, MAX_DIGITS), ("width", 2, MAX_WIDTH)):
@@ -53,12 +61,14 @@ class DigitSet:
 
     def codes(self) -> Tensor:
         """All allowed codes (C,), int64, ascending; symmetric about zero."""
+        if self.kind == BINARY:
+            return torch.tensor([-1, 1])
         return torch.from_numpy(DIGIT_KINDS[self.kind](self.width, self.digits))
 
 
 @functools.cache
 def _table(digits: DigitSet, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Allowed magnitudes, ascending from 0, and the half-way points between neighbours."""
+    """Allowed magnitudes, ascending, and the half-way points between neighbours."""
     codes = digits.codes()
     magnitudes = codes[codes >= 0].to(device, dtype)
     return magnitudes, (magnitudes[1:] + magnitudes[:-1]) / 2
@@ -70,7 +80,8 @@ def _scaled_codes(values: Tensor, frac: Tensor, digits: DigitSet, axis: int | No
     scaled = values * along(values, exact_power_of_two(frac, values.dtype), axis)
     magnitude = scaled.abs().clamp_(max=2.0**digits.width)
     table, half_way = _table(digits, values.dtype, values.device)
-    return torch.copysign(table[torch.bucketize(magnitude, half_way, right=True)], scaled), magnitude
+    nearest = table[torch.bucketize(magnitude, half_way, right=True)]
+    return torch.copysign(nearest, scaled + 0.0), magnitude  # -0 + 0 is 0: the two zeros are one value
 
 
 def project_codes(values: Tensor, frac: Tensor, digits: DigitSet, *, axis: int | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hw.spec.fixed import FixedFormat, Overflow, Rounding
 from sw.quant.fake import code_range, fake_quantize, prepared, quantize_codes
 from sw.quant.finite import refuse_non_finite
-from sw.quant.hot import DigitSet, fake_project, project_codes
+from sw.quant.hot import BINARY, DigitSet, fake_project, project_codes
 from sw.quant.recipe import ACTIVATION_FRAC, LayerRecipe
 
 __all__ = ["METHODS", "ActivationPoint", "BinaryPoint", "Mode", "best_integer_bits", "weight_point"]
@@ -142,10 +142,12 @@ class BinaryPoint(nn.Module):
 def weight_point(entry: LayerRecipe, channels: int) -> BinaryPoint:
     """The binary point of a layer's weights, by the layer's complete recipe (`Recipe.layer`)."""
     assert entry.weight_bits is not None and entry.digit_kind is not None
-    digits = None
-    if entry.weight_digits:
-        digits = DigitSet(kind=entry.digit_kind, digits=entry.weight_digits, width=entry.weight_bits)
-    return BinaryPoint(width=entry.weight_bits, signed=True, overflow=Overflow.SAT_SYM, fixed=entry.weight_format,
+    digits, width = None, entry.weight_bits
+    if width == 1:
+        digits, width = DigitSet(kind=BINARY, digits=1, width=2), 2
+    elif entry.weight_digits:
+        digits = DigitSet(kind=entry.digit_kind, digits=entry.weight_digits, width=width)
+    return BinaryPoint(width=width, signed=True, overflow=Overflow.SAT_SYM, fixed=entry.weight_format,
                        channels=channels if entry.per_channel else None, digits=digits)
 
 

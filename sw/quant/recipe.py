@@ -29,9 +29,13 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message says which entry, why and what to write instead."""
 
 
-def _bits(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 8:
-        raise RecipeError(f"{name} must be an integer of 2..8 bits, not {value!r}")
+def _bits(name: str, value: Any, least: int = 2) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 8:
+        raise RecipeError(f"{name} must be an integer of {least}..8 bits, not {value!r}")
+
+
+def _weight_bits(name: str, value: Any) -> None:
+    _bits(name, value, 1)
 
 
 def _digits(name: str, value: Any) -> None:
@@ -120,7 +124,7 @@ class LayerRecipe:
 
 
 _LAYER_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "weight_bits": _bits, "activation_bits": _bits, "rounding": _rounding, "weight_digits": _digits,
+    "weight_bits": _weight_bits, "activation_bits": _bits, "rounding": _rounding, "weight_digits": _digits,
     "digit_kind": lambda name, value: _choice(name, value, tuple(DIGIT_KINDS)),
     "per_channel": _flag, "batch_norm": lambda name, value: _choice(name, value, BATCH_NORMS),
     "weight_format": _weight_format,
@@ -134,7 +138,7 @@ class Recipe:
 
     Parameters
     ----------
-    weight_bits, first_layer_weight_bits : 2..8; codes are symmetric, so 4 bits are -7..7
+    weight_bits, first_layer_weight_bits : 1..8; codes are symmetric, so 4 bits are -7..7, and 1 bit is -1 or 1, without a 0
     activation_bits : 2..8; unsigned where all tensors of a sharing group are non-negative
     rounding : TRN, RND or RND_CONV, of every requantisation
     input_format : the format of the model's input, such as ``FixedFormat(8, 4, False)``, "u8f4" or "ufixed<8, 4>"; None
@@ -161,8 +165,8 @@ class Recipe:
     batch_norm: str = "fold"
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "activation_bits", "first_layer_weight_bits"):
-            _bits(name, getattr(self, name))
+        for name, check in (("weight_bits", _weight_bits), ("activation_bits", _bits), ("first_layer_weight_bits", _weight_bits)):
+            check(name, getattr(self, name))
         if self.weight_digits is None:
             object.__setattr__(self, "weight_digits", 0)
         for name in ("weight_digits", "digit_kind", "per_channel", "batch_norm"):

@@ -128,7 +128,7 @@ def test_a_run_that_was_begun_otherwise_is_left_alone(user: Path) -> None:
     ({"model": "user.py:constant"}, "user.py:constant must be a function or class, not int"),
     ({"data": "user.py:broken"}, "user.py:broken raised RuntimeError: no such disk"),
     ({"data": "user.py:one_thing"}, r"user.py:one_thing must return \(training batches, held-out batches\), not list"),
-    ({"recipe": "weight_bits = 40"}, "weight_bits must be an integer of 2..8 bits, not 40"),
+    ({"recipe": "weight_bits = 40"}, "weight_bits must be an integer of 1..8 bits, not 40"),
     ({"recipe": "colour = 1"}, "recipe has unknown keys"),
     ({"recipe": "[overrides.'nett.0']\nweight_bits = 4"}, "pattern 'nett.0' matches no layer"),
     ({"model": "user.py:damaged"}, "0.weight: 9 values are NaN or infinite"),

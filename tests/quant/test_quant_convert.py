@@ -222,13 +222,14 @@ def test_overrides_reach_their_layers(every_layer: Make) -> None:
 
 
 @pytest.mark.parametrize(("make", "text"), [
-    (lambda: Recipe(weight_bits=9), "weight_bits must be an integer of 2..8 bits, not 9"),
+    (lambda: Recipe(weight_bits=9), "weight_bits must be an integer of 1..8 bits, not 9"),
     (lambda: Recipe(activation_bits=True), "activation_bits must be"),
     (lambda: Recipe(rounding=Rounding.RND_ZERO), "rounding must be one of TRN, RND, RND_CONV"),
     (lambda: Recipe.from_dict({"weight_bit": 4}), "unknown keys \\['weight_bit'\\]"),
     (lambda: Recipe.from_dict({"overrides": {"a": {"bits": 3}}}), "override 'a' has unknown keys"),
     (lambda: Recipe(overrides={"a": 3}), "override 'a' must be a LayerRecipe"),
-    (lambda: Recipe(overrides={"a": {"weight_bits": 1}}), "override weight_bits must be"),
+    (lambda: Recipe(overrides={"a": {"weight_bits": 0}}), "override weight_bits must be an integer of 1..8 bits, not 0"),
+    (lambda: Recipe(activation_bits=1), "activation_bits must be an integer of 2..8 bits, not 1"),
     (lambda: Recipe(input_format="u16f4"), "at most 8 bits"),
     (lambda: Recipe(input_format="8.4"), "input_format must be a FixedFormat or text"),
     (lambda: Recipe(exclude="head"), "exclude must be a list"),

@@ -129,3 +129,37 @@ def test_learning_the_binary_point_of_few_digits_reduces_the_error() -> None:
         errors.append(loss.item())
     best = min(float((fake_project(values, torch.tensor(float(b)), digits) - values).square().mean()) for b in range(-2, 7))
     assert min(errors) == pytest.approx(best) and errors[0] > 4 * best
+
+
+def test_weights_of_one_bit_are_signs() -> None:
+    binary = DigitSet(kind="binary", digits=1, width=2)
+    assert binary.codes().tolist() == [-1, 1] and binary.largest == 1
+    values = torch.tensor([-7.0, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.4, 1.0, 3.0], dtype=torch.float64)
+    for frac in (-2, 0, 5):
+        assert project_codes(values, torch.tensor(frac), binary).tolist() == [-1, -1, -1, 1, 1, 1, 1, 1, 1]
+    x = torch.tensor([-2.0, -0.3, 0.2, 1.4, 1.6], requires_grad=True)
+    made = fake_project(x, torch.tensor(2.0), binary)
+    made.sum().backward()
+    assert made.tolist() == [-1, -1, 1, 1, 1] and x.grad is not None and x.grad.tolist() == [0, 1, 1, 1, 0]
+    for digits, width in ((2, 2), (1, 3)):
+        with pytest.raises(ValueError, match="binary weights must have 1 digit and a width of 2"):
+            DigitSet(kind="binary", digits=digits, width=width)
+
+
+def test_a_network_of_binary_weights_is_exact() -> None:
+    """Trained a little; every weight but the first layer's is a sign, and the graph computes what torch does."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    x = torch.randn(8, 1, 7, 7)
+    model = quantize_model(net, Recipe(weight_bits=1, weight_digits=2))
+    model.calibrate([x])
+    for _ in range(5):
+        step(model, x)
+    model.freeze()
+    graph = export(model, x)
+    weights = [node.operation.weight for node in graph.nodes if hasattr(node.operation, "weight")]
+    assert [set(np.unique(weight)) == {-1, 1} for weight in weights] == [False, True, True]
+    ours, theirs = model.trace(x), graph.trace({"input": codes_of(model, x)})
+    last = graph.outputs[0]
+    assert theirs[last].size == 1568 and len(np.unique(theirs[last])) > 20
+    assert all(np.array_equal(ours[name].numpy(), codes) for name, codes in theirs.items())

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.delay import data_register, delayed
 from hw.rtl.cells.mac2 import ACTIVATION_BITS, PACKED_BITS, WEIGHT_BITS, Mac2Cell
+from hw.rtl.cells.shift_add import cell_of
 from hw.rtl.deform.ports import WORD_BITS
 from hw.spec.deform import LANES, DeformArch
 from hw.spec.deform.latency import CELL
@@ -22,7 +23,8 @@ from hw.spec.deform.latency import CELL
 class Array(wiring.Component):
     """The array.
 
-    Parameters: ``arch``: its rows, columns (two per cell) and field_bits; ``cell``: the multiplier cell that suits the part.
+    Parameters: ``arch``: its rows, columns (two per cell) and field_bits; ``cell``: the multiplier cell that suits the part, where the
+    architecture has multipliers.
 
     Members
     ----------
@@ -36,7 +38,7 @@ class Array(wiring.Component):
     """
 
     def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
-        self.arch, self.cell = arch, cell
+        self.arch, self.cell = arch, cell_of(arch.weight_terms, cell)
         self.groups = arch.cells // LANES
         super().__init__({
             "load": In(1),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hw.spec.arch import Arch, _require
+from hw.spec.deform.digits import MOST_TERMS
 from hw.spec.deform.instructions import INSTRUCTIONS, TABLE_BYTES, TABLES_MAX
 from hw.spec.isa import InstructionSet
 
@@ -31,6 +32,8 @@ class DeformArch(Arch):
     weight_words : pointwise weight memory, in words of columns/2 bytes
     parameter_words : requantise records and depthwise weights, in 16-byte words
     tables : table activations held at once, 0..8, each 256 bytes; 0 leaves out their hardware and its latency
+    weight_terms : 0, the array's cells multiply; 1 or 2, they shift and add so many signed powers of two for each 4-bit digit of a
+        weight: with 2 every weight, with 1 those whose digits are powers of two
     """
 
     core: ClassVar[str] = "deform"
@@ -44,6 +47,7 @@ class DeformArch(Arch):
     weight_words: int = 2048
     parameter_words: int = 512
     tables: int = 4
+    weight_terms: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +58,7 @@ class DeformArch(Arch):
             size = getattr(self, name)
             _require(16 <= size <= 1 << 20, name, "in 16..1048576", size)
         _require(0 <= self.tables <= TABLES_MAX, "tables", f"in 0..{TABLES_MAX}", self.tables)
+        _require(0 <= self.weight_terms <= MOST_TERMS, "weight_terms", f"in 0..{MOST_TERMS}", self.weight_terms)
 
     @property
     def cells(self) -> int:

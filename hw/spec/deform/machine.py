@@ -11,6 +11,7 @@ import numpy as np
 from hw.spec.deform import addresses
 from hw.spec.deform.addresses import ADDR_MASK
 from hw.spec.deform.arch import LANES, ROW_BANKS, DeformArch
+from hw.spec.deform.digits import taken, weight_digits
 from hw.spec.deform.instructions import (
     DW_CONV,
     DW_DEFORM,
@@ -104,9 +105,8 @@ class DeformMachine(TransferMachine):
         if word.max() >= self.arch.weight_words:
             raise CoreError(ErrorCode.BUFFER_RANGE)
         weights = self.chip["wgt"].reshape(self.arch.weight_words, units * LANES)[word].astype(np.int64)
-        high, low = sign_extend(weights >> 4, 4), sign_extend(weights, 4)
-        field = self.arch.field_bits
-        port = (high << field) + (low & ((1 << field) - 1))
+        high, low = (taken(digit, self.arch.weight_terms) for digit in weight_digits(weights))
+        port = (high << self.arch.field_bits) + low
         # The register wraps at 48 bits; int64 products wrap at 64, which keeps the lower 48 exact.
         return sign_extend(_wrapping_matmul(activations, port), _P_BITS)
 
