@@ -12,12 +12,19 @@ from sw.runtime.errors import CoreFault, DeviceError
 from sw.runtime.proof import Proof, require_proof
 from sw.runtime.records import RunRecord
 
-KINDS = ("interpreter", "sim", "uart")
+KINDS = ("interpreter", "sim", "uart", "pynq", "xdma")
 
 
 def open_device(kind: str, *, proof: Proof | None = None, without_proof: bool = False, **options: Any) -> Device:
-    """A device of a kind: ``interpreter`` (options of InterpreterDevice), ``sim`` (``arch=`` and options of SimDevice) or
-    ``uart``, a board on a serial line (``port=``, ``baud=`` and the other options of ``sw.runtime.uart.open_uart``).
+    """A device of a kind, with the options of what makes it.
+
+    ===========  =====================================================  =============================================
+    interpreter  the definition, in numpy                               ``sw.runtime.interpreter.InterpreterDevice``
+    sim          the Verilog, simulated; needs ``arch=``                ``sw.runtime.sim.SimDevice``
+    uart         a board on a serial line: ``port=``, ``baud=``         ``sw.runtime.uart.open_uart``
+    pynq         a board under PYNQ, on that board: ``bitstream=``      ``sw.runtime.pynq.open_pynq``
+    xdma         a PCIe card behind the XDMA driver: ``index=``         ``sw.runtime.xdma.open_xdma``
+    ===========  =====================================================  =============================================
 
     A board needs ``proof``, or ``without_proof=True``, which warns (``sw.runtime.proof``); a simulated core may be given one.
     GateRefusal where records are missing or do not match; DeviceError for a kind that is not there, in words.
@@ -54,6 +61,14 @@ def _open(kind: str, options: dict[str, Any]) -> Device:
         from sw.runtime.uart import open_uart
 
         return open_uart(**options)
+    if kind == "pynq":
+        from sw.runtime.pynq import open_pynq
+
+        return open_pynq(**options)
+    if kind == "xdma":
+        from sw.runtime.xdma import open_xdma
+
+        return open_xdma(**options)
     raise DeviceError(f"device kind must be one of {', '.join(KINDS)}, not {kind!r}")
 
 
