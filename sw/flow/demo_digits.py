@@ -130,7 +130,7 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
 
     Parameters
     ----------
-    out : folder for graph, program, Verilog, inputs, design record, program record, manifest.json and report.html
+    out : folder for graph, program, Verilog, inputs and labels, design record, program record, manifest.json and report.html
     images : held-out images to compare in the simulator, 1..450
     config : of the training; None takes the trainer's default
     """
@@ -268,14 +268,15 @@ def _write(out: Path, result: DigitsResult) -> None:
     result.program.save(out / "digits.program")
     write_atomically(out / "core.v", result.verilog.text.encode())
     save_json(out / "arch.json", result.arch.to_dict())
-    with (out / "inputs.npy").open("wb") as file:
-        np.save(file, result.codes)
+    for name, array in (("inputs.npy", result.codes), ("labels.npy", result.labels)):
+        with (out / name).open("wb") as file:
+            np.save(file, array)
     write_atomically(out / "report.html", digits_page(result).encode())
     for name in (DESIGN_FILE, PROGRAM_FILE):
         (out / name).unlink(missing_ok=True)
     for name, record in result.records.items():
         record.save(out / name)
-    names = ("digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html", *result.records)
+    names = ("digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "labels.npy", "report.html", *result.records)
     files = {name: file_sha256(out / name) for name in names}
     save_json(out / "manifest.json", {"artefact": "demo digits", "files": files, "result": result.to_dict()})
 

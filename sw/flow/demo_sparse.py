@@ -127,7 +127,7 @@ class SparseResult:
 
 
 def demo_sparse(out: Path, *, config: SparseConfig | None = None, arch: SatArch = ARCH, tell: Tell | None = None) -> SparseResult:
-    """Run it all and leave graph, program, report.html and manifest.json in ``out``."""
+    """Run it all and leave graph, program, data, report.html and manifest.json in ``out``."""
     from hw.sim.core import build_core
     from sw.data.digits import load_digits
 
@@ -152,14 +152,20 @@ def demo_sparse(out: Path, *, config: SparseConfig | None = None, arch: SatArch 
         sparse_layers=layer_passes(program, report.times), dense_layers=layer_passes(dense_program, dense_report.times),
         masters=masters, simulated_cycles_per_second=speed, seconds=time.perf_counter() - start,
     )  # fmt: skip
-    _write(out, result)
+    _write(out, result, data)
     return result
 
 
+def _arrays(data: Digits, part: str) -> dict[str, np.ndarray]:
+    """Images (N, H, W, C) as float16, exact for pixels that are multiples of 1/16, and labels of ``train`` or ``test``."""
+    images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
+    return {f"{part}_images": images.permute(0, 2, 3, 1).numpy().astype(np.float16), f"{part}_labels": labels.numpy()}
+
+
 def _batches(data: Digits, config: SparseConfig) -> list[Batch]:
-    """Random batches: float16 (N, H, W, C), exact for pixels that are multiples of 1/16, and labels."""
+    """Random batches of images and labels."""
     rng = np.random.default_rng(config.seed)
-    images, labels = data.train_images.permute(0, 2, 3, 1).numpy().astype(np.float16), data.train_labels.numpy()
+    images, labels = _arrays(data, "train").values()
     picks = (rng.choice(len(labels), config.batch, replace=False) for _ in range(config.steps))
     return [(images[pick], labels[pick]) for pick in picks]
 
@@ -224,9 +230,9 @@ def _emulate(
         state = result.state
         losses.append(result.loss)
         tell.steps("emulator", number + 1, len(batches))
-    images = data.test_images.permute(0, 2, 3, 1).numpy().astype(np.float16)
+    images, labels = _arrays(data, "test").values()
     scores = graph.infer(state, images, products).reshape(len(images), -1)
-    accuracy = float((scores.argmax(axis=1) == data.test_labels.numpy()).mean())
+    accuracy = float((scores.argmax(axis=1) == labels).mean())
     return Trained(losses=losses, accuracy=accuracy), {name: weights.master for name, weights in state.weights.items()}
 
 
@@ -250,14 +256,17 @@ def _verify(
     return report, cycles / seconds if seconds else 0.0
 
 
-def _write(out: Path, result: SparseResult) -> None:
-    """All artefacts, the manifest with every other file's hash last."""
+def _write(out: Path, result: SparseResult, data: Digits) -> None:
+    """All artefacts, the manifest with every other file's hash last. digits.npz holds images float16 (N, H, W, C) and labels."""
     from sw.flow.report_sparse import sparse_page
 
     out.mkdir(parents=True, exist_ok=True)
     result.program.save(out / "digits.training")
     replace(result.graph).save(out / "digits.traingraph")
+    save_json(out / "arch.json", result.arch.to_dict())
+    with (out / "digits.npz").open("wb") as file:
+        np.savez(file, **_arrays(data, "train"), **_arrays(data, "test"))  # type: ignore[arg-type]
     write_atomically(out / "report.html", sparse_page(result).encode())
-    names = ("digits.training", "digits.traingraph", "report.html")
+    names = ("digits.training", "digits.traingraph", "arch.json", "digits.npz", "report.html")
     files = {name: file_sha256(out / name) for name in names}
     save_json(out / "manifest.json", {"artefact": "demo sparse", "files": files, "result": result.to_dict()})

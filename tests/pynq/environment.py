@@ -1,7 +1,7 @@
 """Virtual environments that hold a release of ``pynq``, made once and kept in the user's cache.
 
 ``pynq`` wants older numpy and protobuf than the rest of the project, so it never lives beside it. The simulated board needs Amaranth
-besides, to import; its simulator is built outside and handed in as a file.
+besides, to import; its simulator is built outside and handed in as a file. Notebooks draw with Matplotlib, which the image has too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Release:
 
     @property
     def requirements(self) -> list[str]:
-        return [f"pynq=={self.version}", "pycparser<3", "numpy<2", _amaranth()]
+        return [f"pynq=={self.version}", "pycparser<3", "numpy<2", "matplotlib<3.9", _amaranth()]
 
 
 NEWEST = Release(version="4.0.0")

@@ -38,7 +38,7 @@ class VerilatedCore:
     """The core of a simulated device, which nothing else must use."""
 
     def __init__(self, device: SimDevice) -> None:
-        self.loop, self.memory_base, self.memory_bytes = device.loop, MEMORY_BASE, device.memory_bytes
+        self.loop, self.memory_base, self.memory_bytes = device.loop, device.memory_base, device.memory_bytes
         self.read_register, self.write_register, self.reset = (
             device.loop.read_register,
             device.loop.write_register,
