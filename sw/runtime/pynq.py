@@ -9,15 +9,20 @@ package is imported when a device is opened: elsewhere this module needs numpy a
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from hw.spec.program import Program
 from sw.runtime.driver import CoreDevice
 from sw.runtime.errors import DeviceError
+from sw.runtime.lock import BoardLock
 from sw.runtime.placement import MEMORY_BYTES, PAGE_BYTES, Placement
 from sw.runtime.pynq_interrupt import InterruptPin
 from sw.runtime.pynq_transport import TIMEOUT, PynqTransport
+
+BOARD = "the board's programmable logic"
+"""What has one user at a time."""
 
 CORE = "core_0"
 """Name of the core in the block design of every board."""
@@ -26,8 +31,8 @@ CORE = "core_0"
 class PynqDevice(CoreDevice):
     """A core in an overlay; options as those of :func:`open_pynq`."""
 
-    def __init__(self, overlay: Any, board: PynqTransport, *, watchdog: int = 0) -> None:
-        self.overlay, self.board = overlay, board
+    def __init__(self, overlay: Any, board: PynqTransport, *, lock: BoardLock, watchdog: int = 0) -> None:
+        self.overlay, self.board, self._lock = overlay, board, lock
         super().__init__(board, watchdog=watchdog)
 
     def start(self, program: Program, placement: Placement, *, record: bool = False) -> None:
@@ -36,7 +41,10 @@ class PynqDevice(CoreDevice):
         super().start(program, placement, record=record)
 
     def close(self) -> None:
-        self.board.close(core_answers=self.overlay.is_loaded())
+        try:
+            self.board.close(core_answers=self.overlay.is_loaded())
+        finally:
+            self._lock.release()
 
 
 def open_pynq(
@@ -61,18 +69,21 @@ def open_pynq(
 
     DeviceError, in words, where a file, the package, the board's memory, the core or its interrupt is not there.
     """
-    overlay = _load(_checked(Path(bitstream)))
-    entry = _entry(overlay, core)
-    buffer = _allocate(overlay, memory_bytes)
-    try:
+    path = _checked(Path(bitstream))
+    with ExitStack() as opened:
+        lock = opened.enter_context(BoardLock(BOARD))
+        overlay = _load(path)
+        entry = _entry(overlay, core)
+        buffer = _allocate(overlay, memory_bytes)
+        opened.callback(buffer.freebuffer)
         from pynq import MMIO
 
         mmio = MMIO(entry["phys_addr"], entry["addr_range"], device=overlay.device)
         interrupt = None if poll else InterruptPin(_interrupt_name(entry, core))
-        return PynqDevice(overlay, PynqTransport(mmio, buffer, interrupt=interrupt, timeout=timeout), watchdog=watchdog)
-    except BaseException:
-        buffer.freebuffer()
-        raise
+        board = PynqTransport(mmio, buffer, interrupt=interrupt, timeout=timeout)
+        device = PynqDevice(overlay, board, lock=lock, watchdog=watchdog)
+        opened.pop_all()
+    return device
 
 
 def _checked(bitstream: Path) -> Path:

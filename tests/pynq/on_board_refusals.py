@@ -99,3 +99,15 @@ def opened_by_kind(case: Case) -> Result:
             other = dataclasses.replace(case.program, layers=("other",) * len(case.program.layers))
             said["other_program"] = words(case, lambda: device.run(other, case.inputs))
     return {"said": said, "spans": spans, "unproven": unproven, "proven": proven}
+
+
+@scenario
+def one_user(case: Case) -> Result:
+    """A second device on the same board; the first goes on, and its end, good or bad, lets the next one in."""
+    with board(case) as simulated:
+        with open_pynq(bitstream(case), memory_bytes=MEMORY) as device:
+            said = words(case, lambda: open_pynq(bitstream(case), memory_bytes=MEMORY))
+            downloads, found = simulated.downloads, run(case, device)
+        missing = words(case, lambda: open_pynq(bitstream(case), core="none", memory_bytes=MEMORY))
+        with open_pynq(bitstream(case), memory_bytes=MEMORY) as device:
+            return found | {"said": said, "missing": missing, "downloads": downloads, "again": run(case, device)}

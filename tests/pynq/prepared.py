@@ -55,7 +55,7 @@ def prepare(release: Release, folder: Path) -> Prepared:
     counters, training_counters = _inference(folder), _training(folder)
     run = subprocess.run(
         [str(python), "-c", START, str(ROOT), str(folder)], cwd=folder, capture_output=True, text=True, check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"TMPDIR": str(folder)},  # locks lie there
     )  # fmt: skip
     assert run.returncode == 0, f"the scenarios ended with {run.returncode}:\n{run.stdout}\n{run.stderr}"
     results = json.loads((folder / "results.json").read_text())

@@ -50,7 +50,7 @@ def equal(result: dict[str, Any], compared: int = COMPARED) -> bool:
 
 def test_every_scenario_is_judged(prepared: Prepared) -> None:
     judged = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert set(prepared.results) <= judged and len(prepared.results) == 24
+    assert set(prepared.results) <= judged and len(prepared.results) == 25
 
 
 def test_interrupts(prepared: Prepared, found: dict[str, Any]) -> None:
@@ -232,6 +232,11 @@ def test_opened_by_kind(prepared: Prepared, found: dict[str, Any]) -> None:
     assert said["other_program"].startswith("GateRefusal: the program is not the one")
     assert equal(found["unproven"]) and equal(found["proven"]) and found["proven"]["counters"] == prepared.counters
     assert len(found["warnings"]) == 1 and "NOT PROVEN: device 'pynq'" in found["warnings"][0]
+
+
+def test_one_user(prepared: Prepared, found: dict[str, Any]) -> None:
+    assert re.match(r"DeviceError: the board's programmable logic is in use by process \d+ of user", found["said"])
+    assert found["downloads"] == 1 and "has no 'none'" in found["missing"] and equal(found) and equal(found["again"])
 
 
 def test_training(prepared: Prepared, found: dict[str, Any]) -> None:
