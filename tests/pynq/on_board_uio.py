@@ -126,6 +126,7 @@ def closed_while_time_passes(case: Case) -> Result:
             thread.start()
             with open_pynq(bitstream(case), memory_bytes=MEMORY):
                 boards += 1
+            time.sleep(0.01)  # so that it is at work when the model is closed
         time.sleep(0.01)
         done.set()
         thread.join(timeout=10)
