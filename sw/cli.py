@@ -32,6 +32,9 @@ WithoutProofOption = Annotated[
     bool, typer.Option("--without-proof", help="Go on without records; the result is marked unproven.")
 ]
 
+BOARDS = ", ".join(sorted({path.parent.name for path in (Path(__file__).parents[1] / "boards").glob("*/*.toml")}))
+"""Each is a folder with its description."""
+
 Result = dict[str, Any]
 
 
@@ -202,10 +205,14 @@ def prove(
 def run(
     program: Annotated[Path, typer.Argument(help="The program's file.")],
     inputs: InputsOption,
-    device: Annotated[str, typer.Option(help="interpreter, sim, or uart: a board on a serial line.")] = "interpreter",
+    device: Annotated[
+        str, typer.Option(help="interpreter, sim, uart: a board on a serial line, pynq: on that board, or xdma: a PCIe card.")
+    ] = "interpreter",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Output codes: .npy, or .npz by name.")] = None,
     port: Annotated[str | None, typer.Option(help="Serial port of uart; the only USB one if not given.")] = None,
     baud: Annotated[int | None, typer.Option(help="Baud rate of uart; that of the bitstream's manifest.")] = None,
+    bitstream: Annotated[Path | None, typer.Option(help="The .bit file of pynq, with its .hwh file beside it.")] = None,
+    card: Annotated[int | None, typer.Option(help="Number of the card of xdma, 0 if not given.")] = None,
     design_record: DesignRecordOption = None,
     program_record: ProgramRecordOption = None,
     without_proof: WithoutProofOption = False,
@@ -215,7 +222,7 @@ def run(
     from sw.flow.gate import board_options
 
     options = board_options(device, program, design_record, program_record, without_proof=without_proof, warn=warn)
-    options |= _line_options(device, port, baud)
+    options |= _own_options(device, port=port, baud=baud, bitstream=bitstream, card=card)
     result = run_file(program, device, inputs, output, tell, options)
     for name, shape in result["outputs"].items():
         console.print(f"{escape(name)}: codes of shape {tuple(shape)}", highlight=False)
@@ -224,12 +231,20 @@ def run(
     return result
 
 
-def _line_options(device: str, port: str | None, baud: int | None) -> dict[str, Any]:
-    """Options of a serial line; refused for a device that has none."""
-    given = {name: value for name, value in (("port", port), ("baud", baud)) if value is not None}
-    if given and device != "uart":
-        raise ValueError(f"--device must be uart where --{' and --'.join(given)} is given, not {device}")
-    return given
+OWN_OPTIONS = {"uart": {"port": "port", "baud": "baud"}, "pynq": {"bitstream": "bitstream"}, "xdma": {"card": "index"}}
+"""Options of one kind of device alone, by the command's name and by ``open_device``'s."""
+
+
+def _own_options(device: str, **given: Any) -> dict[str, Any]:
+    """Options of the device's kind; those of another are refused, and one that it needs is asked for."""
+    for kind, names in OWN_OPTIONS.items():
+        told = [name for name in names if given[name] is not None]
+        if told and device != kind:
+            raise ValueError(f"--device must be {kind} where --{' and --'.join(told)} is given, not {device}")
+    if device == "pynq" and given["bitstream"] is None:
+        raise ValueError("--device pynq needs the board's bitstream: give --bitstream FILE.bit")
+    own = OWN_OPTIONS.get(device, {})
+    return {own[name]: value for name, value in given.items() if name in own and value is not None}
 
 
 @app.command("list")
@@ -279,27 +294,84 @@ def resources(
 @app.command()
 @reported
 def build(
-    board: Annotated[str, typer.Option("--board", help="The board: ulx3s.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bitstream, its texts, reports and manifest.")],
+    board: Annotated[str | None, typer.Option("--board", help=f"The board: {BOARDS}.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--import", help="Take back a folder that was prepared here and run in Vivado elsewhere.")
+    ] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="Architecture in place of the board's own: a .json or .toml file.")] = None,
     record: Annotated[Path | None, typer.Option(help="The core's design record, where it is not in the folder.")] = None,
     without_proof: WithoutProofOption = False,
+    vivado: Annotated[Path | None, typer.Option(help="Vivado's program, where it is not on the PATH.")] = None,
 ) -> Result:
-    """Build a board's bitstream with open tools: synthesis, place and route, packing. Fails where the clock is not met."""
-    from sw.flow.build_board import build_board
-    from sw.flow.files import load_inference_arch
+    """Build a board's bitstream, with open tools or with Vivado; where Vivado is not, prepare a folder to run it in elsewhere.
 
-    chosen = None if arch is None else load_inference_arch(arch)
-    with progress_bars() as progress:
-        result = build_board(
-            board, out, arch=chosen, record=record, without_proof=without_proof, progress=progress, tell=tell, warn=warn
+    Fails where the clock is not met.
+    """
+    from sw.flow.build_board import build_board, import_board, sentence
+    from sw.flow.files import load_arch
+
+    if (board is None) == (folder is None) or (folder and (arch or vivado)):
+        raise ValueError(
+            f"name a board, --board {BOARDS.replace(', ', '|')}, or a folder, --import FOLDER without --arch and --vivado"
         )
-    console.print(
-        f"{escape(result['bitstream_path'])}: {result['bitstream']['bytes']:,} bytes, routed at {result['routed_mhz']:.1f} MHz for "
-        f"a clock of {result['clock_mhz']:g} MHz{'' if result['proven'] else '; NOT PROVEN'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    proof: dict[str, Any] = {"record": record, "without_proof": without_proof, "tell": tell, "warn": warn}
+    if folder is not None:
+        result = import_board(folder, out, **proof)
+    else:
+        chosen = None if arch is None else load_arch(arch)
+        with progress_bars() as progress:
+            result = build_board(str(board), out, arch=chosen, vivado=vivado, progress=progress, **proof)
+    console.print(escape(sentence(result)), highlight=False, soft_wrap=True)
+    return result
+
+
+@app.command("onnx")
+@reported
+def onnx_(
+    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX model's file.")],
+    form: Annotated[str, typer.Option(help="qonnx: Quant nodes; qcdq: plain ONNX, for ONNX Runtime.")] = "qonnx",
+) -> Result:
+    """Write a graph as an ONNX model that computes the same numbers; what the form does not express is refused (docs/bridges.md)."""
+    from sw.flow.bridges import export_onnx
+
+    result = export_onnx(graph, output, form)
+    console.print(f"{escape(str(output))}: {result['layers']} layers, {result['bytes']:,} bytes", highlight=False, soft_wrap=True)
+    return result
+
+
+@app.command("import")
+@reported
+def import_(
+    model: Annotated[Path, typer.Argument(help="A QONNX model's file, of Brevitas or another tool.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The integer graph's file.")],
+    nearest: Annotated[bool, typer.Option(help="Take the closest multiplier where a scale has no exact one.")] = False,
+) -> Result:
+    """Read a QONNX model as an integer graph; every node that no integer operation equals is listed (docs/bridges.md)."""
+    from sw.flow.bridges import import_onnx
+
+    result = import_onnx(model, output, nearest=nearest)
+    words = "exact" if result["exact"] else f"not exact in {len(result['differences'])} places"
+    console.print(f"{escape(str(output))}: {result['layers']} layers, {words}", highlight=False, soft_wrap=True)
+    return result
+
+
+@app.command()
+@reported
+def hls(
+    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A folder that is not there yet.")],
+    name: Annotated[str, typer.Option(help="Name of the top function.")] = "network",
+    inputs: Annotated[Path | None, typer.Option(help="Codes that the test bench runs, .npy or .npz; else random ones.")] = None,
+    parallel: Annotated[int, typer.Option(help="Products at once, of a layer.", min=1)] = 16,
+    overwrite: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
+) -> Result:
+    """Write a graph as HLS C++ with ap_fixed types, a test bench and a Makefile (docs/bridges.md)."""
+    from sw.flow.bridges_hls import export_hls
+
+    result = export_hls(graph, output, name=name, inputs=inputs, parallel=parallel, overwrite=overwrite)
+    console.print(f"{escape(str(output))}: {len(result['files'])} files", highlight=False, soft_wrap=True)
     return result
 
 

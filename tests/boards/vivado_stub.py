@@ -24,7 +24,14 @@ IPS = {
     "util_reduced_logic": ("2.0",), "xlconcat": ("2.1",), "xlconstant": ("1.1",),
 }  # fmt: skip
 SEGMENTS = [f"ps/SAXIGP{2 + i}/HP{i}_{kind}" for i in range(4) for kind in ("DDR_LOW", "LPS_OCM", "QSPI")]
-RUNNER = "import sys, tkinter; tkinter.Tcl().eval('source ' + sys.argv[1])"
+RUNNER = """\
+import os, sys, tkinter
+tcl = tkinter.Tcl()
+tcl.createcommand("leave", lambda code: os._exit(int(code)))
+tcl.eval("proc exit {{code 0}} { flush stdout; flush stderr; leave $code }")
+tcl.eval("source " + sys.argv[1])
+"""
+"""Python's interpreter has no ``exit``."""
 
 PRELUDE = r"""
 set calls {}

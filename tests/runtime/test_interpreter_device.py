@@ -84,7 +84,7 @@ def test_codes_that_do_not_fit_are_refused(codes, words):
 
 
 def test_an_unknown_kind_is_refused_in_words():
-    with pytest.raises(DeviceError, match="must be one of interpreter, sim, uart, not 'abacus'"):
+    with pytest.raises(DeviceError, match="must be one of interpreter, sim, uart, pynq, xdma, not 'abacus'"):
         open_device("abacus")
 
 
