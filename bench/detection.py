@@ -2,7 +2,7 @@
 
     python bench/detection.py [--results build/detection] [--seeds 5] [--task formats] [--json FILE]
 
-The task "operators" compares the six operators of `sw.models.codenet.Operator` in float; "formats" compares float with fixed point
+The task "operators" compares the operators of `sw.models.codenet.Operator` in float; "formats" compares float with fixed point
 (4-bit weights, 8 in the first layer, 8-bit activations) for CoDeNet's operator and a plain depthwise one. A seed gives initial weights
 and the order of batches, so rows are compared in pairs; float networks are trained once for both tasks. Digits are one class.
 

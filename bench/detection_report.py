@@ -19,8 +19,8 @@ DIFFERENCES = {
         ("square_depthwise w4a8 whole", "depthwise w4a8"),
     ),
     "operators": (
-        *((f"{name} float", "plain float") for name in ("deformable", "bounded", "square", "depthwise", "square_depthwise")),
-        ("square_depthwise float", "depthwise float"),
+        *((f"{name} float", "plain float") for name in ("deformable", "bounded", "square", "depthwise", "square_depthwise", "rounded")),
+        ("square_depthwise float", "depthwise float"), ("rounded float", "square_depthwise float"),
     ),
 }
 """By task: which rows are compared, seed by seed."""

@@ -69,13 +69,14 @@ class SquareDeformConv(nn.Module):
     """CoDeNet's operator: offsets by a 1 x 1 convolution, square deformable depthwise 3 x 3, then 1 x 1, BatchNorm, ReLU.
 
     Offsets start next to 1, where the deformable convolution is an ordinary 3 x 3: with larger ones detectors end up worse than
-    with ordinary convolutions (docs/codenet.md). ``deviation`` as `OFFSET_DEVIATION`. (N, C, H, W) to (N, outputs, H, W).
+    with ordinary convolutions (docs/codenet.md). ``deviation`` as `OFFSET_DEVIATION`,
+    ``whole`` as of `SquareDeform`. (N, C, H, W) to (N, outputs, H, W).
     """
 
-    def __init__(self, inputs: int, outputs: int, *, deviation: float = OFFSET_DEVIATION) -> None:
+    def __init__(self, inputs: int, outputs: int, *, deviation: float = OFFSET_DEVIATION, whole: bool = False) -> None:
         super().__init__()
         self.offset = nn.Conv2d(inputs, 1, 1)
-        self.deform = SquareDeform(inputs)
+        self.deform = SquareDeform(inputs, whole=whole)
         self.pointwise = pointwise_norm(inputs, outputs)
         assert self.offset.bias is not None
         nn.init.normal_(self.offset.weight, std=deviation / inputs**0.5)

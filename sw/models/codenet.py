@@ -64,7 +64,8 @@ class Operator(Enum):
     ``PLAIN`` a convolution; ``DEFORMABLE`` a deformable one with 18 offsets a pixel; ``BOUNDED`` with offsets limited to -7..8;
     ``SQUARE`` with one bounded offset a pixel that scales the square of taps; ``DEPTHWISE`` a plain depthwise convolution and a 1 x 1;
     ``SQUARE_DEPTHWISE`` a square deformable depthwise one and a 1 x 1: CoDeNet's, the only one that the rest of this module calls by
-    default. Offsets are fractional in training; the fixed-point recipe rounds those of SQUARE_DEPTHWISE to whole pixels.
+    default; ``ROUNDED`` the same with whole offsets in float already. In fixed point the recipe rounds the offsets of both to whole
+    pixels, unless it gives them a format with fraction bits.
     """
 
     PLAIN = "plain"
@@ -73,6 +74,7 @@ class Operator(Enum):
     SQUARE = "square"
     DEPTHWISE = "depthwise"
     SQUARE_DEPTHWISE = "square_depthwise"
+    ROUNDED = "rounded"
 
 
 class Detection(NamedTuple):
@@ -120,6 +122,7 @@ _OPERATORS: dict[Operator, Callable[[int, int], nn.Module]] = {
     Operator.SQUARE: lambda inputs, outputs: OffsetDeform(inputs, outputs, limits=BOUNDS, square=True),
     Operator.DEPTHWISE: lambda inputs, outputs: nn.Sequential(depthwise_norm(inputs), pointwise_norm(inputs, outputs)),
     Operator.SQUARE_DEPTHWISE: SquareDeformConv,
+    Operator.ROUNDED: lambda inputs, outputs: SquareDeformConv(inputs, outputs, whole=True),
 }
 
 

@@ -75,18 +75,22 @@ def sample_bilinear(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 class SquareDeform(nn.Module):
     """Square deformable 3 x 3 depthwise convolution: one offset per output pixel, shared by channels and taps.
 
-    x (N, C, H, W), offset (N, 1, ceil(H / stride), ceil(W / stride)), limited to -7..8; returns (N, C, OH, OW).
+    x (N, C, H, W), offset (N, 1, ceil(H / stride), ceil(W / stride)), limited to -7..8; returns (N, C, OH, OW). With ``whole`` the
+    float layer rounds offsets half up, with a straight-through gradient; in fixed point the offsets' format says it.
     """
 
-    def __init__(self, channels: int, stride: int = 1, bias: bool = False) -> None:
+    def __init__(self, channels: int, stride: int = 1, bias: bool = False, *, whole: bool = False) -> None:
         super().__init__()
-        self.channels, self.stride = channels, stride
+        self.channels, self.stride, self.whole = channels, stride, whole
         self.weight = nn.Parameter(torch.empty(channels, 1, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        y = square_deform(x, offset, self.weight, self.stride)
+        if self.whole:
+            y = weigh_taps(whole_samples(x, _WholeOffset.apply(offset), self.stride), self.weight)
+        else:
+            y = square_deform(x, offset, self.weight, self.stride)
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
 
 
@@ -105,6 +109,18 @@ def whole_samples(x: Tensor, offset: Tensor, stride: int) -> Tensor:
     nearer, since at a whole position a bilinear sample knows one side only."""
     found: Tensor = _WholeSamples.apply(x, offset.clamp(OFFSET_MIN, OFFSET_MAX), stride)
     return found
+
+
+class _WholeOffset(torch.autograd.Function):
+    """Rounded half up, with the gradient of what it was."""
+
+    @staticmethod
+    def forward(context: Any, offset: Tensor) -> Tensor:
+        return torch.floor(offset + 0.5)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
 
 
 class _WholeSamples(torch.autograd.Function):

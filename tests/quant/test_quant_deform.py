@@ -362,3 +362,15 @@ def test_offsets_beyond_the_range_do_not_learn() -> None:
     whole_samples(x, offset, 1).square().sum().backward()
     assert offset.grad is not None and bool((offset.grad[(offset < -7) | (offset > 8)] == 0).all())
     assert int((offset.grad[(offset >= -7) & (offset <= 8)] != 0).sum()) > 20
+
+
+def test_a_float_layer_with_whole_offsets() -> None:
+    """It reads what offsets rounded half up read; they learn as whole ones do, and fixed point takes the layer for the same."""
+    torch.manual_seed(9)
+    layer, x = SquareDeform(3, whole=True), torch.randn(1, 3, 6, 6)
+    offset = (torch.arange(36).reshape(1, 1, 6, 6) / 4 - 4).requires_grad_()
+    wanted = square_deform(x, torch.floor(offset.detach() + 0.5), layer.weight, 1)
+    found = layer(x, offset)
+    assert torch.allclose(found, wanted, atol=1e-6) and not torch.allclose(found, square_deform(x, offset, layer.weight, 1), atol=1e-2)
+    found.square().sum().backward()
+    assert offset.grad is not None and int((offset.grad != 0).sum()) > 30
