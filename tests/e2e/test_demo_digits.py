@@ -72,7 +72,8 @@ def test_the_json_has_the_promised_keys(demo):
 def test_the_artefacts_are_those_of_the_result(demo):
     out, result, _ = demo
     manifest = json.loads((out / "manifest.json").read_text())
-    names = {"digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "report.html", DESIGN_FILE, PROGRAM_FILE}
+    names = {"digits.graph", "digits.program", "core.v", "arch.json", "inputs.npy", "labels.npy", "report.html",
+             DESIGN_FILE, PROGRAM_FILE}
     assert set(manifest["files"]) == names == {path.name for path in out.iterdir()} - {"manifest.json"}
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest, name

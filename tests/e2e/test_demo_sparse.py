@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hw.spec.sat import SatArch
@@ -50,7 +51,12 @@ def test_artefacts_are_whole(demo: tuple[Path, SparseResult]) -> None:
     out, result = demo
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["artefact"] == "demo sparse" and manifest["result"]["ok"]
-    assert manifest["files"] == {name: file_sha256(out / name) for name in ("digits.training", "digits.traingraph", "report.html")}
+    names = ("digits.training", "digits.traingraph", "arch.json", "digits.npz", "report.html")
+    assert manifest["files"] == {name: file_sha256(out / name) for name in names}
+    with np.load(out / "digits.npz") as data:
+        assert data["train_images"].shape == (1347, 8, 8, 1) and data["train_images"].dtype == np.float16
+        assert {name: len(data[name]) for name in data.files} == {
+            "train_images": 1347, "train_labels": 1347, "test_images": 450, "test_labels": 450}  # fmt: skip
     assert TrainingProgram.load(out / "digits.training").digest == result.program.digest
     assert TrainingGraph.load(out / "digits.traingraph").to_bytes() == result.graph.to_bytes()
     page = (out / "report.html").read_text()

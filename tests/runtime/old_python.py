@@ -37,7 +37,7 @@ OLDEST_NUMPY = {(3, 10): "1.21.6", (3, 11): "1.23.2", (3, 12): "1.26.0"}
 """The oldest numpy with a wheel for a Python; later Pythons have none below 2."""
 
 STEPS = 2
-HYPER = {"learning_rate": 0.05, "weight_decay": 1e-4}
+HYPER: dict[str, Any] = {"learning_rate": 0.05, "weight_decay": 1e-4}
 """Of the training program that is run inside."""
 
 
@@ -63,7 +63,7 @@ class OldPython:
         return [f"numpy=={self.numpy_version}", *_pinned(BESIDE)]
 
     def __str__(self) -> str:
-        return f"{self.python or f'python{_running()}'} with numpy {self.numpy or 'as old as it can be'}"
+        return f"{self.python or f'python{_running()}'} with numpy {self.numpy or 'of the oldest wheel'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,17 +369,24 @@ def _compared(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, i
     """By bits: types, shapes and names must be the same, or all values of the expected count as mismatches."""
     compared = mismatches = 0
     for found, expected in pairs:
-        for name, array in expected.items():
-            other = found.get(name)
-            alike = other is not None and (other.dtype, other.shape) == (array.dtype, array.shape)
-            compared += array.size
-            mismatches += (
-                int((other.view(f"u{array.itemsize}") != array.view(f"u{array.itemsize}")).sum()) if alike else array.size
-            )
+        compared += sum(array.size for array in expected.values())
+        mismatches += sum(_differing(found.get(name), array) for name, array in expected.items())
     return {"compared": compared, "mismatches": mismatches}
 
 
-QUESTIONS = {"packages": missing_packages, "names": missing_names, "modules": imported_modules, "programs": run_programs}
+def _differing(found: Any, expected: Any) -> int:
+    if found is None or (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return int(expected.size)
+    words = f"u{expected.itemsize}"
+    return int((found.view(words) != expected.view(words)).sum())
+
+
+QUESTIONS: dict[str, Any] = {
+    "packages": missing_packages,
+    "names": missing_names,
+    "modules": imported_modules,
+    "programs": run_programs,
+}
 
 if __name__ == "__main__":
     print(json.dumps(QUESTIONS[sys.argv[1]](json.loads(sys.stdin.read()))))

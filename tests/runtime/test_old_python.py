@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +81,9 @@ def old(request: pytest.FixtureRequest) -> OldPython:
 
 def told(old: OldPython, ran: int, selection: Selection) -> str:
     lines = [f"{name} ({selected_from(name)} tests) needs {', '.join(lacks)}" for name, lacks in selection.left_out.items()]
-    return f"{old}: {ran} tests passed, {len(lines)} modules left out" + "".join(f"\n  {line}" for line in lines)
+    return f"{old} ({old.numpy_version}): {ran} tests passed, {len(lines)} modules left out" + "".join(
+        f"\n  {line}" for line in lines
+    )
 
 
 def test_their_own_tests(old: OldPython, tmp_path: Path) -> None:
@@ -134,6 +138,10 @@ def change(path: Path, words: str) -> None:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     next(iter(arrays.values())).reshape(-1).view(words)[0] ^= 1
+    save(path, arrays)
+
+
+def save(path: Path, arrays: Mapping[str, Any]) -> None:
     np.savez(path, **arrays)
 
 
@@ -143,16 +151,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, tiny, graph = tmp_path_factory.mktemp("programs"), make_tiny(), residual_network((2, 8), size=4)
     tiny.program.save(folder / "program")
     tiny.graph.save(folder / "graph")
-    np.savez(folder / "inputs.npz", **tiny.inputs)
-    np.savez(folder / "outputs.npz", **tiny.graph(tiny.inputs))
+    save(folder / "inputs.npz", tiny.inputs)
+    save(folder / "outputs.npz", tiny.graph(tiny.inputs))
     compile_training(graph, ARCH).save(folder / "training")
     state = graph.state
-    np.savez(folder / "state0.npz", **state.arrays())
+    save(folder / "state0.npz", state.arrays())
     for number in range(1, STEPS + 1):
         images, labels = random_batch(graph, number)
         state = graph.step(state, images, labels, Hyper(**HYPER)).state
-        np.savez(folder / f"batch{number}.npz", images=images, labels=labels)
-        np.savez(folder / f"state{number}.npz", **state.arrays())
+        save(folder / f"batch{number}.npz", {"images": images, "labels": labels})
+        save(folder / f"state{number}.npz", state.arrays())
     return folder
 
 
