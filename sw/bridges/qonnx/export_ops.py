@@ -25,11 +25,12 @@ def _geometry(kernel: tuple[int, ...], stride: int, padding: int) -> dict[str, A
 
 
 def _conv(run: Export, node: Node, op: ops.Conv2d, out: TensorSpec) -> None:
-    run.weighted(node, "Conv", op.weight, group=op.groups, **_geometry(op.weight.shape[2:], op.stride, op.padding))
+    run.weighted(node, "Conv", op.weight, group=op.groups, dilations=[1, 1], **_geometry(op.weight.shape[2:], op.stride, op.padding))
 
 
 def _depthwise(run: Export, node: Node, op: ops.DepthwiseConv2d, out: TensorSpec) -> None:
-    run.weighted(node, "Conv", op.weight[:, None], group=op.weight.shape[0], **_geometry((3, 3), op.stride, op.padding))
+    run.weighted(node, "Conv", op.weight[:, None], group=op.weight.shape[0], dilations=[1, 1],
+                 **_geometry((3, 3), op.stride, op.padding))
 
 
 def _linear(run: Export, node: Node, op: ops.Linear, out: TensorSpec) -> None:
