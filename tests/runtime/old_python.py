@@ -210,14 +210,23 @@ def packages(path: Path) -> set[str]:
 
 
 def imported(tree: ast.AST, *, late: bool) -> Iterator[str]:
-    """Modules that a file imports, ``from a import b`` as a and a.b; not for type checkers, and inside functions only if ``late``."""
+    """Modules that a file imports, ``from a import b`` as a and a.b, or asks importlib for; not what type checkers alone see.
+
+    What stands inside functions counts only if ``late``.
+    """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
         elif not _skipped(node, late):
+            yield from _asked_for(node)
             yield from imported(node, late=late)
+
+
+def _asked_for(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call) and _chain(node.func)[-1:] in (["find_spec"], ["import_module"], ["importorskip"]):
+        yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
 def _skipped(node: ast.AST, late: bool) -> bool:
@@ -290,14 +299,14 @@ def missing_names(names: list[str]) -> list[str]:
 
 
 def _is_there(name: str) -> bool:
-    """Whether a dotted name can be reached from the module, or built-in name, that it begins with."""
+    """Whether a dotted name can be reached from the built-in name, or the module, that it begins with."""
     first, *rest = name.split(".")
-    found: Any = builtins if hasattr(builtins, first) else importlib.import_module(first)
-    path = "" if found is builtins else first
-    for part in rest if path else [first, *rest]:
-        path = f"{path}.{part}"
-        if not hasattr(found, part) and hasattr(found, "__path__") and importlib.util.find_spec(path):
-            importlib.import_module(path)
+    if not hasattr(builtins, first) and importlib.util.find_spec(first) is None:
+        return False
+    found = getattr(builtins, first) if hasattr(builtins, first) else importlib.import_module(first)
+    for depth, part in enumerate(rest, 1):
+        if not hasattr(found, part) and hasattr(found, "__path__") and importlib.util.find_spec(f"{found.__name__}.{part}"):
+            importlib.import_module(".".join([first, *rest[:depth]]))
         if not hasattr(found, part):
             return False
         found = getattr(found, part)

@@ -226,9 +226,11 @@ def test_packages_are_found_through_files_of_ours() -> None:
 
 
 def test_late_imports_count_in_tests_only() -> None:
-    tree = ast.parse("if TYPE_CHECKING:\n    import a\ndef f():\n    import b\nfrom c import d\nwith e:\n    import f.g")
-    assert list(imported(tree, late=True)) == ["b", "c", "c.d", "f.g"]
-    assert list(imported(tree, late=False)) == ["c", "c.d", "f.g"]
+    tree = ast.parse(
+        "if TYPE_CHECKING:\n    import a\ndef f():\n    import b\nfrom c import d\nwith e:\n    import f.g\nimportlib.util.find_spec('h')"
+    )
+    assert list(imported(tree, late=True)) == ["b", "c", "c.d", "f.g", "h"]
+    assert list(imported(tree, late=False)) == ["c", "c.d", "f.g", "h"]
 
 
 def test_a_python_that_is_not_there_is_told_in_words() -> None:
