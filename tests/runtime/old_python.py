@@ -63,7 +63,7 @@ class OldPython:
         return [f"numpy=={self.numpy_version}", *_pinned(BESIDE)]
 
     def __str__(self) -> str:
-        return f"{self.python or f'python{_running()}'} with numpy {self.numpy or 'of the oldest wheel'}"
+        return f"{self.python or f'python{_running()}'} with numpy {self.numpy or OLDEST_NUMPY.get(sys.version_info[:2], 'below 2')}"
 
 
 @dataclass(frozen=True, kw_only=True)
