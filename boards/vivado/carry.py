@@ -9,14 +9,13 @@ from typing import Any
 
 from boards.board import BoardError
 from boards.vivado.board import VivadoBoard, load_vivado_board
-from boards.vivado.deliver import PLAN_FILE, Admission, Prepared
+from boards.vivado.deliver import PLAN_FILE, README_FILE, Admission, Prepared
 from boards.vivado.plan import COMMAND, Plan, digest_of
 from boards.vivado.project import CORE_FILE, project_files
 from hw.spec.arch import Arch
 from hw.spec.program import write_atomically
 
 FORMAT = 1
-README_FILE = "README.txt"
 _AGAIN = "prepare the folder again with 'bitloom build' and run Vivado there"
 
 _README = """\
@@ -115,7 +114,10 @@ def _unchanged(folder: Path, listed: dict[str, str], board: VivadoBoard, arch: A
         raise ImportRefusal(
             f"{folder} is not as it was prepared: {'; '.join(words)}. What was built is not what was planned: {_AGAIN}"
         )
-    return {name: content.decode() for name, content in contents.items()}
+    try:
+        return {name: content.decode() for name, content in contents.items()}
+    except UnicodeDecodeError as error:
+        raise ImportRefusal(f"{folder} holds a file that is no text ({error}): {_AGAIN}") from error
 
 
 def _texts(folder: Path, board: VivadoBoard, arch: Arch, build_id: int) -> dict[str, str]:

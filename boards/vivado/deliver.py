@@ -17,7 +17,7 @@ from boards.vivado.results import Results
 from boards.vivado.run import CONSOLE_FILE, RUN_LOGS
 from hw.spec.program import write_atomically
 
-MANIFEST_FILE, PLAN_FILE = "manifest.json", "plan.json"
+MANIFEST_FILE, PLAN_FILE, README_FILE = "manifest.json", "plan.json", "README.txt"
 LOGS = (CONSOLE_FILE, LOG_FILE, MESSAGES_FILE, TIMING_FILE, UTILISATION_FILE, "synth_1.log", "impl_1.log")
 """Logs and reports by their names in the user's folder."""
 
@@ -60,7 +60,8 @@ def clear(out: Path, board: VivadoBoard) -> None:
             f"{out} holds {names[0]} of a prepared plan that was run there and never brought back: "
             f"do so with 'bitloom build --import {out} --out FOLDER', or name another folder"
         )
-    for name in names:
+    prepared = (README_FILE,) if (out / PLAN_FILE).exists() else ()
+    for name in (*names, *prepared):
         (out / name).unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ COLUMNS = {"LUT": "Total LUTs", "FF": "FFs", "RAMB36": "RAMB36", "RAMB18": "RAMB
 """Resource to the beginning of its column's title."""
 
 _CLOCK = re.compile(r"^\s*\S+\s+\{[^}]*\}\s+[\d.]+\s+([\d.]+)\s*$", re.MULTILINE)
+_COUNTED = re.compile(r"^CRITICAL WARNING: (\d+)$", re.MULTILINE)
 _CRITICAL = re.compile(r"^  (CRITICAL WARNING: \[([^\]]+)\].*)$", re.MULTILINE)
 _DEVICE = re.compile(r"^\| Device\s*: (\S+)", re.MULTILINE)
 _VERSION = re.compile(r"Vivado v\.?(\d{4}\.\d+)")
@@ -116,11 +117,15 @@ def _count(cell: str) -> int:
 
 
 def check_messages(text: str, board: VivadoBoard) -> None:
-    """ToolError where there is a critical warning that the board does not allow."""
-    refused = [line for line, name in _CRITICAL.findall(text) if name not in board.allowed_critical]
-    if refused or "CRITICAL WARNING: " not in text:
+    """ToolError where there is a critical warning that the board does not allow; one that is counted must be listed too."""
+    found, counted = _CRITICAL.findall(text), _COUNTED.search(text)
+    if refused := [line for line, name in found if name not in board.allowed_critical]:
         listed = "".join(f"\n  {line}" for line in refused)
-        raise ToolError(f"{MESSAGES_FILE} has critical warnings:{listed}" if refused else f"{MESSAGES_FILE} counts no messages")
+        raise ToolError(f"{MESSAGES_FILE} has critical warnings:{listed}")
+    if counted is None:
+        raise ToolError(f"{MESSAGES_FILE} counts no messages")
+    if int(counted[1]) and not found:
+        raise ToolError(f"{MESSAGES_FILE} is cut off: it counts {counted[1]} critical warnings and lists none")
 
 
 def check_device(text: str, name: str, part: str) -> None:

@@ -21,6 +21,9 @@ BEAT_SECONDS = 10.0
 SILENT_SECONDS = 300.0
 """Without a new line in any log, after which the note says so."""
 
+TOGETHER_SECONDS = 10.0
+"""Logs that were written within this time are of the same step: the session's and those of its runs."""
+
 GRACE_SECONDS = 5.0
 """From asking Vivado to end to ending it."""
 
@@ -138,16 +141,22 @@ def logs(folder: Path) -> list[Path]:
 
 
 def _phase_words(folder: Path) -> str:
-    """Of the log that was written last: its last line that names a phase, and how long nothing has come."""
-    for log in reversed(logs(folder)):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        phases = [line for line in lines if _PHASE.match(line)]
-        silent = time.time() - log.stat().st_mtime
-        quiet = f", nothing new for {silent / 60:.0f} min" if silent > SILENT_SECONDS else ""
-        return f": {phases[-1].split(' : ')[0].split(' | ')[0].strip()[:70]}{quiet}" if phases else f": at work{quiet}"
-    return ": at work"
+    """The last line that names a phase, in the log that was written last or together with it; and how long nothing has come."""
+    times = {log: log.stat().st_mtime for log in reversed(logs(folder))}
+    newest = max(times.values(), default=time.time())
+    phases = (_phase(log) for log, written in times.items() if written >= newest - TOGETHER_SECONDS)
+    silent = time.time() - newest
+    quiet = f", nothing new for {silent / 60:.0f} min" if silent > SILENT_SECONDS else ""
+    return f": {next((phase for phase in phases if phase), 'at work')}{quiet}"
+
+
+def _phase(log: Path) -> str:
+    """Without times and checksums; "" where the end of the log names none."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    phases = [line for line in lines if _PHASE.match(line)]
+    return phases[-1].split(" : ")[0].split(" | ")[0].strip()[:70] if phases else ""
 
 
 def failure(status: int, console: str) -> ToolError:

@@ -162,7 +162,7 @@ def _in_words(progress: Progress, tell: Tell) -> Progress:
 def _summary(manifest: Mapping[str, Any]) -> list[str]:
     """What was used of the part, what was reached and how long the tools took, from the manifest."""
     used = [
-        f"{use['used']:,g} of {use['available']:,g} {words}"
+        f"{_count(use['used'])} of {_count(use['available'])} {words}"
         for kind, words in RESOURCES.items()
         if (use := manifest["utilisation"].get(kind)) is not None
     ]
@@ -174,6 +174,11 @@ def _summary(manifest: Mapping[str, Any]) -> list[str]:
         if manifest["cached"]
         else seconds or "how long it took is not told",
     ]
+
+
+def _count(number: float) -> str:
+    """In full, with a half where there is one: ``g`` would round what has more than six digits."""
+    return f"{number:,.1f}".removesuffix(".0")
 
 
 def _reached(manifest: Mapping[str, Any]) -> str:

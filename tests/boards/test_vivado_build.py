@@ -97,6 +97,22 @@ def test_a_long_step_is_heard_of(workshop: Workshop, monkeypatch: pytest.MonkeyP
     assert running._phase_words(workshop.folder) == ": Phase 1 Build RT Design, nothing new for 12 min"
 
 
+@pytest.mark.parametrize(("later", "words"), [(1, ": Phase 1 Build RT Design"), (60, ": at work")])
+def test_the_session_log_hides_no_phase(later: int, words: str, tmp_path: Path) -> None:
+    """It may be written last without naming one; a phase of a step that is over is not told."""
+    run, session = tmp_path / "project" / "bitloom.runs" / "synth_1" / "runme.log", tmp_path / "vivado.log"
+    run.parent.mkdir(parents=True)
+    assert running._phase_words(tmp_path) == ": at work"
+    run.write_text("Phase 1 Build RT Design | Checksum: 1\n")
+    session.write_text("BITLOOM STEP implementation 4/6\n")
+    now = time.time()
+    os.utime(session, (now, now))
+    os.utime(run, (now - later, now - later))
+    assert running._phase_words(tmp_path) == words
+    session.write_text("Starting Placer Task\n")
+    assert running._phase_words(tmp_path) == ": Starting Placer Task"
+
+
 def test_the_digest_depends_on_every_text() -> None:
     plan = make_plan(BOARD, ARCH, "core", build_id=1)
     changed = [dataclasses.replace(plan, files={**plan.files, name: text + " "}) for name, text in plan.files.items()]

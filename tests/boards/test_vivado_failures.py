@@ -98,6 +98,23 @@ def test_a_failure_is_told_and_leaves_logs_only(case: str, workshop: Workshop) -
         assert workshop.build()["built"] and not (workshop.out / "console.txt").exists()
 
 
+def test_a_failed_vivado_leaves_no_run_behind(workshop: Workshop) -> None:
+    """A run that the session has started goes on when the session alone dies."""
+    workshop.fake.during = "exec sh -c {echo $$ > ../orphan; exec sleep 300} > /dev/null 2> /dev/null &\nafter 200\nexit 1"
+    workshop.fake.put()
+    with pytest.raises(ToolError, match="ended with status 1"):
+        workshop.build()
+    assert ended(int((workshop.folder / "cache" / "bitloom" / "vivado" / "orphan").read_text()))
+
+
+def test_a_status_counts_after_the_last_step_too(workshop: Workshop) -> None:
+    workshop.fake.after_all = "puts late; exit 5"
+    workshop.fake.put()
+    with pytest.raises(ToolError, match=r"ended with status 5\. Its last lines:\n(.|\n)*BITLOOM DONE ultra96v2\.bit\nlate"):
+        workshop.build()
+    assert nothing_delivered(workshop)
+
+
 def test_status_and_lines_of_a_failure() -> None:
     """What a shell makes of a signal, a cause of many lines, and a script that is only echoed."""
     assert "signal SIGKILL" in str(failure(137, "")) and "signal SIGSEGV;" in str(failure(139, ""))

@@ -132,6 +132,18 @@ def test_damage_is_refused_without_a_file_or_much_memory(name: str, tmp_path: Pa
     assert time.process_time() - start < MOST_SECONDS
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("external data", "keeps its data in another file"), ("dims without data", "has data for 72 elements"),
+    ("cycle", "before anything writes it"), ("reversed nodes", "before anything writes it"), ("huge image", "beyond 16777216 elements"),
+])  # fmt: skip
+def test_guards_speak_before_anything_behind_them_does(name: str, words: str) -> None:
+    """What lies behind would refuse these too, but later, or in words that do not help."""
+    model = onnx.ModelProto.FromString(data())
+    CASES[name](model)
+    with pytest.raises(BridgeError, match=words):
+        read_qonnx(model)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     graph = tmp_path / "g.graph"
     base().save(graph)

@@ -57,6 +57,8 @@ REFUSED: dict[str, tuple[Callable[[Model], str], str]] = {
     "inexact": (lambda m: m.quant(m.node("Conv", m.quant("x"), m.weights((1, 2, 4, 4), scale=0.0371), m.const([0.3])), 0.913),
                 "no 16-bit multiplier"),
     "alpha": (lambda m: m.quant(m.node("Gemm", m.node("Flatten", m.quant("x")), m.weights((32, 3)), alpha=2.0)), "alpha"),
+    "joined formats": (lambda m: m.node("Concat", m.quant("x"), m.quant(_conv(m, pads=[1] * 4), 0.5), axis=1),
+                       "joins tensors of the formats"),
     "offsets": (lambda m: m.quant(m.node("DeformConv", m.quant("x"), m.weights((2, 2, 1, 1)), m.quant("x"))), "steps of 0.125 pixels"),
 }  # fmt: skip
 

@@ -29,6 +29,18 @@ def test_records_are_compared_over_every_sum(rounding: Rounding) -> None:
     assert 10 < exact_ones < 60
 
 
+@pytest.mark.parametrize(("ratio", "offset"), [
+    (Fraction(1, 6), Fraction(0)), (Fraction(5, 14), Fraction(1, 2)), (Fraction(1, 10), Fraction(3)),  # ties of the model
+    (Fraction(3, 4), Fraction(1, 2)), (Fraction(3, 8), Fraction(1, 3)), (Fraction(5, 8), Fraction(3, 8)),  # ties of the core
+])  # fmt: skip
+def test_sums_right_on_a_tie_are_compared_too(ratio: Fraction, offset: Fraction) -> None:
+    """Random ratios hardly ever meet a tie; here the model has them, or the core has where the model has none."""
+    wanted = Wanted(ratio=ratio, offset=offset, least=-60, most=60)
+    record, (told,) = fit([wanted], Rounding.RND_CONV, -8, 7)
+    codes = np.clip([round(s * ratio + offset) for s in range(-60, 61)], -8, 7)
+    assert told.differing == int((codes != record(np.arange(-60, 61)[:, None])[:, 0]).sum())
+
+
 def test_ratios_that_are_exact() -> None:
     assert dyadic(Fraction(3, 8)) == (3, 3) and dyadic(Fraction(12)) == (3, -2) and dyadic(Fraction(1, 3)) is None
     assert dyadic(Fraction(2) ** 40) == (256, -32) and dyadic(Fraction(1, 2**32)) is None and dyadic(Fraction(65537)) is None
