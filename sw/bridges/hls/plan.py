@@ -10,10 +10,11 @@ import numpy as np
 
 from hw.spec.fixed import FixedFormat
 from hw.spec.ops import OPERATIONS, DeformConv2d, DeformDepthwiseConv2d, Table
-from sw.bridges.errors import Problem, refusal
+from sw.bridges.errors import refusal
 from sw.bridges.hls.names import comment, identifiers
 from sw.bridges.hls.ranges import ACCUMULATOR_BITS, Interval, accumulator, clipped, fits, reach
 from sw.graph import IntegerGraph, Node
+from sw.tracing.problems import Problem
 
 __all__ = ["Layer", "Network", "Tensor", "plan"]
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from hw.spec import ops
 from hw.spec.fixed import Rounding
-from sw.bridges.errors import RefusedError
+from hw.spec.scales import Deviation, Difference, Staircase, difference, dyadic, fit
 from sw.bridges.qonnx.model import MAX_CHANNELS, MAX_ELEMENTS
-from sw.bridges.qonnx.records import Deviation, Wanted, dyadic, fit
-from sw.bridges.qonnx.values import Codes, Difference, Limited, Lookup, QonnxImport, Quantiser, Raw, Sums, Total, passing
+from sw.bridges.qonnx.values import Codes, Limited, Lookup, QonnxImport, Quantiser, Raw, Sums, Total, passing
 from sw.graph import IntegerGraph, Node, TensorSpec
+from sw.tracing.problems import RefusedError
 
 __all__ = ["Building"]
 
@@ -182,14 +182,15 @@ class Building:
         self._count(len(sums.unit))
         low, high = _low(quantiser, sums.low), _high(quantiser, sums.high)
         signs = np.array([(u > 0) - (u < 0) for u in sums.unit], np.int64)
-        wanted = [_wanted(sums, channel, quantiser.scale) for channel in range(len(signs))]
+        quantiser = replace(quantiser, low=low, high=high)
+        wanted = [_wanted(sums, channel, quantiser) for channel in range(len(signs))]
         try:
-            requant, deviations = fit(wanted, quantiser.rounding, low, high, _mean(sums, quantiser))
+            requant, deviations = fit(wanted, _mean(sums, quantiser))
             operation = sums.make(signs, requant)
         except ValueError as error:
             raise RefusedError(f"does not fit a core: {error}", "change its scales") from error
         self._judge(sums.place, deviations)
-        return self.append(sums.place, name, sums.shape, operation, sums.inputs, replace(quantiser, low=low, high=high))
+        return self.append(sums.place, name, sums.shape, operation, sums.inputs, quantiser)
 
     def _count(self, channels: int) -> None:
         """Refuse a model with more channels to requantise than can be looked at in a bounded time."""
@@ -201,11 +202,8 @@ class Building:
     def _judge(self, place: str, deviations: list[Deviation]) -> None:
         """Count what was compared; keep what differs, or refuse it."""
         self.proven += sum(d.sums for d in deviations)
-        off = [d for d in deviations if d.differing]
-        if not off:
+        if (found := difference(place, deviations)) is None:
             return
-        found = Difference(place=place, channels=len(off), sums=sum(d.sums for d in deviations),
-                           differing=sum(d.differing for d in off), largest=max(d.largest for d in off))
         if not self.nearest:
             raise RefusedError(f"has scales that no 16-bit multiplier gives exactly: {found.differing} of {found.sums} sums would be "
                                f"up to {found.largest} code(s) off in {found.channels} channel(s)", _CLOSER)
@@ -221,14 +219,17 @@ def _high(quantiser: Quantiser, limit: Fraction | None) -> int:
     return quantiser.high if limit is None else max(min(quantiser.code(limit), quantiser.high), quantiser.low)
 
 
-def _wanted(sums: Sums, channel: int, scale: Fraction) -> Wanted:
+def _wanted(sums: Sums, channel: int, quantiser: Quantiser) -> Staircase:
     """What the model asks of a channel; sums are negated where a unit is negative, and all 0 where it is 0."""
     unit, offset = sums.unit[channel], sums.offset[channel]
-    offset = offset / scale if offset else offset  # most are 0, and a division of fractions takes its time
+    offset = offset / quantiser.scale if offset else offset  # most are 0, and a division of fractions takes its time
     least, most = sums.least[channel], sums.most[channel]
     if not unit:
-        return Wanted(ratio=Fraction(1), offset=offset, least=0, most=0)
-    return Wanted(ratio=abs(unit) / scale, offset=offset, least=least if unit > 0 else -most, most=most if unit > 0 else -least)
+        least, most = 0, 0
+    elif unit < 0:
+        least, most = -most, -least
+    return Staircase(ratio=abs(unit) / quantiser.scale if unit else Fraction(1), offset=offset, rounding=quantiser.rounding,
+                     low=quantiser.low, high=quantiser.high, least=least, most=most)
 
 
 def _mean(sums: Sums, quantiser: Quantiser) -> list[tuple[int, int]]:

@@ -13,9 +13,9 @@ from fractions import Fraction
 import numpy as np
 
 from hw.spec.fixed import Rounding
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.model import MAX_ELEMENTS, Attributes
 from sw.bridges.qonnx.values import Const, Quantiser
+from sw.tracing.problems import RefusedError
 
 __all__ = ["FOLDS", "activation_quantiser", "on_grid", "per_channel", "quantised"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import TensorProto
 
 from hw.spec.fixed import FixedFormat, Rounding
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.writer import OnnxWriter
+from sw.tracing.problems import RefusedError
 
 __all__ = ["QCDQ", "QONNX", "QUANT_DOMAIN", "Dialect", "Target"]
 

@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 
 from hw.spec import ops
-from sw.bridges.errors import BridgeError, Problem, RefusedError, refusal
+from sw.bridges.errors import BridgeError, refusal
 from sw.bridges.qonnx.dialects import QCDQ, QONNX, Dialect, Target
 from sw.bridges.qonnx.export_ops import WRITE
 from sw.bridges.qonnx.proofs import check_exponents, check_product, check_sums, reach, rounding_of
 from sw.bridges.qonnx.writer import OnnxWriter
 from sw.graph import IntegerGraph, Node, TensorSpec
+from sw.tracing.problems import Problem, RefusedError
 
 __all__ = ["QCDQ", "QONNX", "Export", "export"]
 

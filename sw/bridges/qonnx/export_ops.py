@@ -9,10 +9,10 @@ import numpy as np
 from onnx import TensorProto
 
 from hw.spec import ops
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.dialects import Target
 from sw.bridges.qonnx.proofs import check_exponents, check_mean, check_sums, rounding_of
 from sw.graph import Node, TensorSpec
+from sw.tracing.problems import RefusedError
 
 if TYPE_CHECKING:
     from sw.bridges.qonnx.export import Export

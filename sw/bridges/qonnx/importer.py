@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from sw.bridges.errors import BridgeError, Problem, RefusedError, refusal
+from sw.bridges.errors import BridgeError, refusal
 from sw.bridges.qonnx.building import Building
 from sw.bridges.qonnx.constants import FOLDS
 from sw.bridges.qonnx.model import MAX_ELEMENTS, check_structure, checked_array, load_model
@@ -19,6 +19,7 @@ from sw.bridges.qonnx.read_moves import MOVES
 from sw.bridges.qonnx.read_points import POINTS, QUANT_DOMAINS, quant
 from sw.bridges.qonnx.values import Codes, Const, QonnxImport, Raw
 from sw.bridges.qonnx.visit import Visit
+from sw.tracing.problems import Problem, RefusedError
 
 __all__ = ["read"]
 

@@ -18,7 +18,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from sw.bridges.errors import BridgeError, Problem, RefusedError
+from sw.bridges.errors import BridgeError
+from sw.tracing.problems import Problem, RefusedError
 
 __all__ = ["MAX_BYTES", "MAX_CHANNELS", "MAX_ELEMENTS", "MAX_NODES", "Attributes", "check_structure", "checked_array", "load_model"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hw.spec.fixed import Rounding
 from hw.spec.ops import Requant
-from sw.bridges.errors import RefusedError
+from sw.tracing.problems import RefusedError
 
 __all__ = ["EXACT", "check_exponents", "check_mean", "check_product", "check_sums", "reach", "rounding_of", "rounds"]
 

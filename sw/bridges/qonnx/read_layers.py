@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from hw.spec import ops
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.constants import on_grid, per_channel
 from sw.bridges.qonnx.values import Codes, Const, Limited, Lookup, Make, Offsets, Padded, Sums, Total, Value, passing
 from sw.bridges.qonnx.visit import Visit, window, windows_shape
+from sw.tracing.problems import RefusedError
 
 __all__ = ["LAYERS"]
 

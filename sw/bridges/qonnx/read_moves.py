@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from hw.spec import ops
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.model import MAX_ELEMENTS
 from sw.bridges.qonnx.values import Codes, Padded, Pair, Sums, Value
 from sw.bridges.qonnx.visit import Visit
+from sw.tracing.problems import RefusedError
 
 __all__ = ["MOVES", "reshaped"]
 

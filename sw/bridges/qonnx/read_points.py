@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 
 from hw.spec import ops
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.constants import activation_quantiser, quantised
 from sw.bridges.qonnx.values import Codes, Const, Limited, Lookup, Padded, Sums, Total, Value, limited
 from sw.bridges.qonnx.visit import Visit, window, windows_shape
+from sw.tracing.problems import RefusedError
 
 __all__ = ["POINTS", "QUANT_DOMAINS", "quant"]
 

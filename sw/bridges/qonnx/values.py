@@ -11,11 +11,12 @@ import numpy as np
 
 from hw.spec.fixed import FixedFormat, Overflow, Rounding, quantize
 from hw.spec.ops import Requant, Scale
-from sw.bridges.errors import RefusedError
+from hw.spec.scales import Difference, binary_point
 from sw.graph import IntegerGraph
+from sw.tracing.problems import RefusedError
 
-__all__ = ["Codes", "Const", "Difference", "InexactImportWarning", "Limited", "Lookup", "Make", "Offsets", "Padded", "Pair",
-           "QonnxImport", "Quantiser", "Raw", "Sums", "Total", "Value", "binary_point", "limited", "passing"]
+__all__ = ["Codes", "Const", "InexactImportWarning", "Limited", "Lookup", "Make", "Offsets", "Padded", "Pair",
+           "QonnxImport", "Quantiser", "Raw", "Sums", "Total", "Value", "limited", "passing"]
 
 Make = Callable[[np.ndarray, Requant], Any]
 """From the signs of the channels (1, 0 or -1) and the requantise record to an operation."""
@@ -23,12 +24,6 @@ Make = Callable[[np.ndarray, Requant], Any]
 
 class InexactImportWarning(UserWarning):
     """Some codes of the imported graph differ from the model's own."""
-
-
-def binary_point(scale: Fraction) -> int | None:
-    """F where the scale is 2**-F, else None."""
-    top, bottom = scale.numerator, scale.denominator
-    return None if top & (top - 1) or bottom & (bottom - 1) else bottom.bit_length() - top.bit_length()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,22 +188,6 @@ def passing(place: str, value: Codes, weight: np.ndarray | None = None, unit: li
 
 
 # -- results ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One layer's record against the model: of ``sums`` possible values of its channels ``differing`` give another code, at most
-    ``largest`` codes away."""
-
-    place: str
-    channels: int
-    sums: int
-    differing: int
-    largest: int
-
-    def __str__(self) -> str:
-        return (f"{self.place}: {self.differing} of {self.sums} sums, in {self.channels} channels, give another code, at most "
-                f"{self.largest} away: the scale needs more than a 16-bit multiplier")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,11 +9,11 @@ from typing import Any
 
 import onnx
 
-from sw.bridges.errors import RefusedError
 from sw.bridges.qonnx.building import Building
 from sw.bridges.qonnx.model import MAX_ELEMENTS, Attributes
 from sw.bridges.qonnx.values import Codes, Const
 from sw.bridges.qonnx.writer import HINT
+from sw.tracing.problems import RefusedError
 
 __all__ = ["Visit", "window", "windows_shape"]
 

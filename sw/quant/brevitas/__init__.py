@@ -11,7 +11,7 @@ behind a traced value), `writer` (the graph and its proofs), `layers` (what a la
 """
 
 from sw.quant.brevitas.importer import examine_brevitas, import_brevitas
-from sw.quant.brevitas.report import BrevitasImport, Difference, ImportedScaleWarning, UnsupportedBrevitasError
+from sw.quant.brevitas.report import BrevitasImport, ImportedScaleWarning, UnsupportedBrevitasError
 
 __all__ = ["BrevitasImport", "Difference", "ImportedScaleWarning", "UnsupportedBrevitasError", "examine_brevitas",
            "import_brevitas"]

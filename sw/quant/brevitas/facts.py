@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from hw.spec.fixed import FixedFormat, Rounding
-from sw.quant.brevitas.report import RefusedError
+from hw.spec.scales import binary_point
+from sw.tracing.problems import RefusedError
 
-__all__ = ["Quantiser", "Weights", "binary_point", "quantiser_of", "weights_of"]
+__all__ = ["Quantiser", "Weights", "quantiser_of", "weights_of"]
 
 _ROUNDINGS = {"ROUND": Rounding.RND_CONV, "FLOOR": Rounding.TRN}
 
@@ -47,14 +48,6 @@ class Weights:
     codes: np.ndarray
     scales: list[Fraction]
     biases: list[Fraction]
-
-
-def binary_point(scale: Fraction) -> int | None:
-    """F where the scale is 2**-F, else None."""
-    numerator, denominator = scale.numerator, scale.denominator
-    if numerator & (numerator - 1) or denominator & (denominator - 1):
-        return None
-    return denominator.bit_length() - numerator.bit_length()
 
 
 # -- quantisers of activations ------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from torch import Tensor, fx, nn
 
 from sw.graph import IntegerGraph
 from sw.quant.brevitas.layers import add, check_alone, layer_value, relu
-from sw.quant.brevitas.report import BrevitasImport, ImportedScaleWarning, RefusedError, UnsupportedBrevitasError
+from sw.quant.brevitas.report import BrevitasImport, ImportedScaleWarning, UnsupportedBrevitasError
 from sw.quant.brevitas.values import Codes, Raw, Shape, Value
 from sw.quant.brevitas.writer import GraphWriter
-from sw.tracing.problems import Problem
+from sw.tracing.problems import Problem, RefusedError
 from sw.tracing.walk import trace
 
 __all__ = ["examine_brevitas", "import_brevitas"]

@@ -16,9 +16,9 @@ from torch import nn
 
 from hw.spec import ops
 from sw.quant.brevitas.facts import Quantiser, quantiser_of, weights_of
-from sw.quant.brevitas.report import RefusedError
 from sw.quant.brevitas.values import Codes, Make, Shape, Sums, Total, Value, codes_in, scaled
 from sw.quant.brevitas.writer import GraphWriter
+from sw.tracing.problems import RefusedError
 
 __all__ = ["add", "check_alone", "layer_value", "relu"]
 

@@ -8,18 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hw.spec.scales import Difference
 from sw.graph import IntegerGraph
 from sw.tracing.problems import Problem
 
-__all__ = ["BrevitasImport", "Difference", "ImportedScaleWarning", "RefusedError", "UnsupportedBrevitasError"]
-
-
-class RefusedError(Exception):
-    """One thing is refused: ``reason`` and ``advice``. Caught where the place is known, and told with it as a Problem."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        self.reason, self.advice = reason, advice
-        super().__init__(reason, advice)
+__all__ = ["BrevitasImport", "ImportedScaleWarning", "UnsupportedBrevitasError"]
 
 
 class UnsupportedBrevitasError(ValueError):
@@ -33,22 +26,6 @@ class UnsupportedBrevitasError(ValueError):
 
 class ImportedScaleWarning(UserWarning):
     """Some codes of the imported graph differ from Brevitas' own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One layer's requantise step against Brevitas: of ``accumulators`` possible values of all its channels, ``differing``
-    give another code, at most ``largest`` codes away."""
-
-    place: str
-    channels: int
-    accumulators: int
-    differing: int
-    largest: int
-
-    def __str__(self) -> str:
-        return (f"{self.place}: {self.differing} of {self.accumulators} accumulator values of {self.channels} channels give "
-                f"another code, at most {self.largest} away: the scale needs more than a 16-bit multiplier")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

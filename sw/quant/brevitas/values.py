@@ -11,7 +11,7 @@ import numpy as np
 
 from hw.spec import ops
 from sw.quant.brevitas.facts import Quantiser
-from sw.quant.brevitas.report import RefusedError
+from sw.tracing.problems import RefusedError
 
 __all__ = ["Codes", "Make", "Raw", "Shape", "Sums", "Total", "Value", "codes_in", "passing", "scaled"]
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from hw.spec import ops
 from hw.spec.fixed import Rounding
+from hw.spec.scales import Deviation, Difference, Staircase, binary_point, difference, fit
 from sw.graph import IntegerGraph, Node, TensorSpec
-from sw.quant.brevitas.facts import Quantiser, binary_point
-from sw.quant.brevitas.report import BrevitasImport, Difference, RefusedError
+from sw.quant.brevitas.facts import Quantiser
+from sw.quant.brevitas.report import BrevitasImport
 from sw.quant.brevitas.values import Codes, Raw, Shape, Sums, Total, Value, passing
-from sw.quant.multiplier import Deviation, Staircase, record
+from sw.tracing.problems import RefusedError
 
 __all__ = ["GraphWriter"]
 
@@ -91,7 +92,7 @@ class GraphWriter:
         signs = np.array([-1 if unit < 0 else 1 for unit in sums.unit], np.int64)
         wanted = _wanted(sums, signs, quantiser)
         try:
-            requant, deviations = record(wanted)
+            requant, deviations = fit(wanted)
             operation = sums.make(signs, requant)
         except ValueError as error:
             raise RefusedError(f"does not fit a core: {error}", "change its scales") from error
@@ -100,10 +101,10 @@ class GraphWriter:
 
     def _tell(self, place: str, wanted: list[Staircase], deviations: list[Deviation]) -> None:
         """Count what was compared, and keep what differs."""
-        self.proven += sum(d.accumulators for d in deviations)
+        self.proven += sum(d.sums for d in deviations)
         self.close += _close(wanted)
-        if any(d.differing for d in deviations):
-            self.differences.append(_difference(place, deviations))
+        if (found := difference(place, deviations)) is not None:
+            self.differences.append(found)
 
 
 def _keeps_every_code(before: Quantiser, after: Quantiser) -> bool:
@@ -128,9 +129,3 @@ def _close(wanted: list[Staircase]) -> int:
     """How many accumulators Brevitas' own float32 could decide; none where all ratios are powers of two."""
     exact = all(binary_point(w.ratio) is not None or not w.ratio for w in wanted)
     return 0 if exact else sum(w.close(_FLOAT32) for w in wanted)
-
-
-def _difference(place: str, deviations: list[Deviation]) -> Difference:
-    return Difference(place=place, channels=sum(d.differing > 0 for d in deviations),
-                      accumulators=sum(d.accumulators for d in deviations), differing=sum(d.differing for d in deviations),
-                      largest=max(d.largest for d in deviations))
