@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import nbformat
@@ -22,10 +20,11 @@ from sw.compiler.training import compile_training
 from sw.runtime import xdma
 from sw.runtime.sim import SimDevice
 from tests.e2e.tiny import ARCH, make_tiny
+from tests.environments import ROOT, NoEnvironment
 from tests.notebooks.cells import FOLDER, run_cells
 from tests.pynq.case import save_build
-from tests.pynq.environment import NEWEST, ROOT, NoEnvironment, environment
-from tests.runtime.test_uart_transport import proof_of
+from tests.pynq.environment import NEWEST, environment, run_main
+from tests.runtime.tiny_runs import proof_of
 from tests.runtime.xdma_cores import VerilatedCore
 from tests.runtime.xdma_nodes import SimulatedNodes
 from tests.sat.small_graphs import random_batch, residual_network
@@ -33,15 +32,6 @@ from tests.sat.test_training_rtl import SMALLEST
 
 NAMES = ("simulator", "ultra96v2", "vcu1525")
 COMPARED = re.compile(r"([\d,]+) (?:numbers|scores) compared, (\d+) differ")
-START = """
-import sys, types
-sys.modules["tests"] = types.ModuleType("tests")  # a package of that name may be installed beside pynq
-sys.modules["tests"].__path__ = [sys.argv[1] + "/tests"]
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tests.notebooks import on_board
-on_board.main(Path(sys.argv[2]))
-"""
 
 
 def compared(printed: str) -> int:
@@ -80,7 +70,7 @@ def test_the_simulators_notebook(tmp_path: Path) -> None:
 def test_the_boards_notebook(tmp_path: Path) -> None:
     """With the real package; the design's records are those that its gate asks for."""
     try:
-        python = environment(NEWEST)
+        environment(NEWEST)
     except NoEnvironment as reason:
         pytest.skip(f"NOT TESTED with pynq {NEWEST.version}: {reason}")
     tiny = make_tiny(3)
@@ -93,11 +83,7 @@ def test_the_boards_notebook(tmp_path: Path) -> None:
     proof.program.save(tmp_path / PROGRAM_FILE)
     save_build(tmp_path / "build.json", build_core(ARCH))
     (tmp_path / "board.hwh").write_text(hwh_text(load_vivado_board("ultra96v2"), ARCH))
-    ran = subprocess.run(
-        [str(python), "-c", START, str(ROOT), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"TMPDIR": str(tmp_path)},  # locks lie there
-    )  # fmt: skip
-    assert ran.returncode == 0, f"the notebook ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}"
+    run_main(NEWEST, "tests.notebooks.on_board", tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     assert compared(result["printed"]) == 30 and result["shown"] == 2
     check_pictures(tmp_path, "ultra96v2", 2)

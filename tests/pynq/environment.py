@@ -7,26 +7,21 @@ besides, to import; its simulator is built outside and handed in as a file. Note
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import os
-import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomllib
+from tests import environments
+from tests.environments import ROOT, clean, pinned
 
-from hw.sim.cache import cache_root, cached_folder
-
-ROOT = Path(__file__).parents[2]
-
-
-class NoEnvironment(Exception):
-    """It cannot be made here: no network, or no such Python."""
+START = """
+import importlib, sys, types
+sys.modules["tests"] = types.ModuleType("tests")  # a package of that name may be installed beside pynq
+sys.modules["tests"].__path__ = [sys.argv[1] + "/tests"]
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+importlib.import_module(sys.argv[2]).main(Path(sys.argv[3]))
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +33,9 @@ class Release:
 
     @property
     def requirements(self) -> list[str]:
-        return [f"pynq=={self.version}", "pycparser<3", "numpy<2", "matplotlib<3.9", _amaranth()]
+        """Amaranth is without its yosys: nothing is elaborated in these environments."""
+        amaranth = pinned("amaranth")[0].replace("[builtin-yosys]", "")
+        return [f"pynq=={self.version}", "pycparser<3", "numpy<2", "matplotlib<3.9", amaranth]
 
 
 NEWEST = Release(version="4.0.0")
@@ -49,50 +46,13 @@ OLDER = (Release(version="3.1.2"), Release(version="3.0.1", python="python3.10")
 @functools.cache
 def environment(release: Release) -> Path:
     """The Python of a release's environment, made if it is not there; NoEnvironment, in words, where that fails."""
-    if not release.python:
-        python = sys.executable
-    elif not (python := _working(release.python)):
-        raise NoEnvironment(f"pynq {release.version} is tested with {release.python}, and there is none on the PATH")
-    key = hashlib.sha256(json.dumps([release.requirements, os.path.realpath(python)]).encode()).hexdigest()[:8]
-    folder = cache_root() / "venvs" / f"pynq-{release.version}-{key}"
-    cached_folder(folder, lambda target: _make(target, python, release.requirements))
-    return folder / "bin" / "python"
+    return environments.environment(f"pynq-{release.version}", release.python, release.requirements)
 
 
-def facts(release: Release) -> dict[str, float]:
-    """What making the environment took: seconds, megabytes."""
-    found: dict[str, float] = json.loads((environment(release).parents[1] / "made.json").read_text())
-    return found
-
-
-def _make(folder: Path, python: str, requirements: Sequence[str]) -> None:
-    start = time.monotonic()
-    _run("make a virtual environment", [python, "-m", "venv", str(folder)])
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-    _run(f"install {' '.join(requirements)}", [*pip, *requirements])
-    size = sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6
-    (folder / "made.json").write_text(json.dumps({"seconds": round(time.monotonic() - start, 1), "megabytes": round(size)}))
-
-
-def _run(what: str, command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reasons = [line for line in lines if line.startswith("ERROR")] or lines
-        raise NoEnvironment(f"could not {what} (no network?): {reasons[-1].strip() if reasons else f'exit {done.returncode}'}")
-
-
-@functools.cache
-def _working(name: str) -> str:
-    """The path of a Python that starts, or "": a name on the PATH may be a shim that has nothing behind it."""
-    candidates = [shutil.which(name), *sorted(Path.home().glob(f".pyenv/versions/{name.removeprefix('python')}.*/bin/python"))]
-    for path in filter(None, candidates):
-        if subprocess.run([path, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0:
-            return str(path)
-    return ""
-
-
-def _amaranth() -> str:
-    """As pyproject.toml pins it, without its yosys: nothing is elaborated in these environments."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["sim"]
-    return next(line for line in extras if line.startswith("amaranth")).replace("[builtin-yosys]", "")
+def run_main(release: Release, module: str, folder: Path) -> None:
+    """``main(folder)`` of a module of the tests, inside and in that folder; locks and temporary files lie there too."""
+    ran = subprocess.run(
+        [str(environment(release)), "-c", START, str(ROOT), module, str(folder)], cwd=folder, capture_output=True, text=True,
+        check=False, env=clean(TMPDIR=str(folder)),
+    )  # fmt: skip
+    assert ran.returncode == 0, f"{module} ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}"

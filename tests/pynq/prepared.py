@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,14 @@ from sw.runtime import open_device
 from sw.sparse import ordered_products
 from tests.e2e.tiny import ARCH, make_tiny
 from tests.pynq.case import Case, save_build
-from tests.pynq.environment import ROOT, Release, environment
-from tests.runtime.test_uart_transport import proof_of
+from tests.pynq.environment import Release, run_main
+from tests.runtime.tiny_runs import proof_of
 from tests.sat.small_graphs import random_batch, residual_network
 from tests.sat.test_training_rtl import SMALLEST
 
 Counters = dict[str, int]
 BOARD = load_vivado_board("ultra96v2")
 IMAGES, STEPS = 3, 2
-START = """
-import sys, types
-sys.modules["tests"] = types.ModuleType("tests")  # a package of that name may be installed beside pynq
-sys.modules["tests"].__path__ = [sys.argv[1] + "/tests"]
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tests.pynq import on_board
-on_board.main(Path(sys.argv[2]))
-"""
 HYPER = Hyper(learning_rate=0.05, weight_decay=1e-4)
 
 
@@ -51,13 +40,8 @@ class Prepared:
 
 def prepare(release: Release, folder: Path) -> Prepared:
     """NoEnvironment where there is none for the release."""
-    python = environment(release)
     counters, training_counters = _inference(folder), _training(folder)
-    run = subprocess.run(
-        [str(python), "-c", START, str(ROOT), str(folder)], cwd=folder, capture_output=True, text=True, check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"TMPDIR": str(folder)},  # locks lie there
-    )  # fmt: skip
-    assert run.returncode == 0, f"the scenarios ended with {run.returncode}:\n{run.stdout}\n{run.stderr}"
+    run_main(release, "tests.pynq.on_board", folder)
     results = json.loads((folder / "results.json").read_text())
     return Prepared(results=results, counters=counters, training_counters=training_counters)
 

@@ -14,7 +14,8 @@ import pytest
 
 from hw.spec.regs import Access, all_registers
 from tests.e2e.tiny import ARCH
-from tests.pynq.environment import NEWEST, OLDER, NoEnvironment, Release, environment, facts
+from tests.environments import NoEnvironment, facts
+from tests.pynq.environment import NEWEST, OLDER, Release, environment
 from tests.pynq.prepared import BOARD, IMAGES, STEPS, Prepared, prepare
 
 RELEASES = [
@@ -77,7 +78,7 @@ def test_the_release_is_the_one(prepared: Prepared, request: pytest.FixtureReque
     found = prepared.results["interrupts"]
     assert found["pynq"] == request.node.callspec.params["prepared"].version
     assert found["pynq"] != "3.0.1" or found["python"] == [3, 10]
-    assert facts(request.node.callspec.params["prepared"])["megabytes"] > 100
+    assert facts(environment(request.node.callspec.params["prepared"]))["megabytes"] > 100
 
 
 def test_polling(prepared: Prepared, found: dict[str, Any]) -> None:
@@ -257,7 +258,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_such_python() -> None:
-    with pytest.raises(NoEnvironment, match=r"is tested with python3\.1, and there is none on the PATH"):
+    with pytest.raises(NoEnvironment, match=r"there is no python3\.1 on the PATH: install Python 3\.1"):
         environment(Release(version="3.0.1", python="python3.1"))
 
 

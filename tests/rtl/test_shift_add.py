@@ -5,40 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.hdl import Value
-from amaranth.sim import Simulator
 
 from hw.rtl.cells.mac2 import model
 from hw.rtl.cells.shift_add import ShiftAddCell
 from hw.spec.deform import DeformArch
 from hw.spec.deform.digits import DIGIT_MAX, DIGIT_MIN, is_taken, taken, weight_digits
-from hw.spec.deform.latency import CELL
+from tests.rtl.cell_bench import accumulators
 
 
 def by_definition(weights: np.ndarray, activations: np.ndarray, terms: int, field_bits: int) -> np.ndarray:
     """Products as the packed number of two plain ones, of digits that are taken for what ``terms`` allow."""
     high, low = (taken(digit, terms) for digit in weight_digits(weights))
     return ((high * activations) << field_bits) + low * activations
-
-
-def accumulators(dut: ShiftAddCell, weights: np.ndarray, activations: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    """``acc`` CELL cycles after each pair; ``firsts`` of the pairs."""
-    found: list[int] = []
-    count = len(weights)
-    late = np.concatenate([np.zeros(CELL - 1, bool), firsts])
-
-    async def testbench(ctx) -> None:
-        for k in range(count + CELL - 1):
-            ctx.set(dut.weight, int(weights[k % count]))
-            ctx.set(dut.activation, int(activations[k % count]))
-            ctx.set(dut.first, int(late[k]))
-            await ctx.tick()
-            found.append(ctx.get(dut.acc))
-
-    sim = Simulator(dut)
-    sim.add_clock(1e-8)
-    sim.add_testbench(testbench)
-    sim.run()
-    return np.array(found[CELL - 1 :])
 
 
 @pytest.mark.parametrize(("terms", "field_bits"), [(1, 23), (2, 23), pytest.param(2, 16, marks=pytest.mark.slow)])

@@ -1,8 +1,6 @@
 """Older Pythons and numpys, as a board's image has them: environments, the tests that can run there, and what is asked inside.
 
-An environment holds numpy of one version, pytest, and what tests of number formats compare with; it is made once, whole or not at all,
-and kept in the user's cache. Run inside one as ``python -m tests.runtime.old_python QUESTION``, this module imports nothing but the
-standard library until it is asked: the argument comes on stdin, the answer goes to stdout, both as JSON.
+An environment holds numpy of one version, pytest, and what tests of number formats compare with (``tests.environments``).
 """
 
 from __future__ import annotations
@@ -10,12 +8,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import hashlib
-import importlib
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,25 +17,18 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from hw.sim.cache import cache_root, cached_folder
+from tests import environments
+from tests.environments import ROOT, NoEnvironment, clean, pinned
 
-ROOT = Path(__file__).parents[2]
 OURS = ("hw", "sw", "boards", "bench", "tests")
 ROOMS = ("hw/spec", "sw/runtime")
 FOLDERS = ("tests/spec", "tests/runtime")
+INSIDE = "tests.runtime.old_python_inside"
 BESIDE = ("pytest", "hypothesis", "apytypes", "z3-solver")
 """Installed beside numpy, as pyproject.toml has them: the test runner, and outside oracles that do without any numpy."""
 
 OLDEST_NUMPY = {(3, 10): "1.21.6", (3, 11): "1.23.2", (3, 12): "1.26.0"}
 """The oldest numpy with a wheel for a Python; later Pythons have none below 2."""
-
-STEPS = 2
-HYPER: dict[str, Any] = {"learning_rate": 0.05, "weight_decay": 1e-4}
-"""Of the training program that is run inside."""
-
-
-class NoEnvironment(Exception):
-    """It cannot be made here: no such Python, no such wheel, or no network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +46,7 @@ class OldPython:
 
     @property
     def requirements(self) -> list[str]:
-        return [f"numpy=={self.numpy_version}", *_pinned(BESIDE)]
+        return [f"numpy=={self.numpy_version}", *pinned(*BESIDE)]
 
     def __str__(self) -> str:
         return f"{self.python or f'python{_running()}'} with numpy {self.numpy or OLDEST_NUMPY.get(sys.version_info[:2], 'below 2')}"
@@ -90,60 +76,12 @@ class InnerRun:
 @functools.cache
 def environment(old: OldPython) -> Path:
     """The Python of an environment, made if it is not there; NoEnvironment, in words, where that fails."""
-    python, wanted = _interpreter(old.python), old.requirements
-    key = hashlib.sha256(json.dumps([wanted, os.path.realpath(python)]).encode()).hexdigest()[:8]
-    folder = cache_root() / "venvs" / f"{old.python or f'python{_running()}'}-numpy-{old.numpy_version}-{key}"
-    cached_folder(folder, lambda target: _make(target, python, wanted))
-    return folder / "bin" / "python"
-
-
-def _make(folder: Path, python: str, wanted: list[str]) -> None:
-    """Without a pip of its own: the one that installed the project fills it."""
-    _run("make a virtual environment", [python, "-m", "venv", "--without-pip", str(folder)])
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "--disable-pip-version-check", "--no-input"]
-    _run(f"install {' '.join(wanted)}", [*pip, "install", "--quiet", "--only-binary", ":all:", *wanted])
-
-
-def _run(what: str, command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_clean())
-    if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reasons = [line for line in lines if line.startswith("ERROR")] or lines
-        raise NoEnvironment(f"could not {what} (no network?): {reasons[-1].strip() if reasons else f'exit {done.returncode}'}")
-
-
-@functools.cache
-def _interpreter(name: str) -> str:
-    """The path of a Python that starts: a name on the PATH may be a shim that has nothing behind it."""
-    if not name:
-        return sys.executable
-    version = name.removeprefix("python")
-    for path in filter(
-        None, [shutil.which(name), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
-    ):
-        if subprocess.run([path, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
-            return path
-    raise NoEnvironment(
-        f"there is no {name} on the PATH: install Python {version}; in CI, actions/setup-python lists it before 3.11"
-    )
+    name = f"{old.python or f'python{_running()}'}-numpy-{old.numpy_version}"
+    return environments.environment(name, old.python, old.requirements, wheels_only=True)
 
 
 def _running() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
-
-
-def _pinned(names: Iterable[str]) -> list[str]:
-    """Requirements by name, with the versions of pyproject.toml's extras."""
-    import tomllib
-
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].values()
-    found = {line.split(">=")[0].split("==")[0]: line for lines in extras for line in lines}
-    return [found[name] for name in names]
-
-
-def _clean(**more: str) -> dict[str, str]:
-    """This process's environment without what would let its own packages be seen."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONNOUSERSITE": "1", **more}
 
 
 # --- which tests can run, and running them ----------------------------------------------------------------------------------
@@ -272,13 +210,13 @@ def _chain(node: ast.AST) -> list[str]:
     return [*before, node.attr] if before and isinstance(node, ast.Attribute) else []
 
 
-# --- asked inside -----------------------------------------------------------------------------------------------------------
+# --- asking inside ------------------------------------------------------------------------------------------------------
 
 
 def ask(python: Path, question: str, argument: Any = None, folder: Path | None = None) -> Any:
-    """The answer of this module, run inside."""
+    """The answer of ``old_python_inside``, run inside."""
     done = subprocess.run(
-        [str(python), "-m", __name__, question], cwd=ROOT, input=json.dumps(argument), capture_output=True, text=True, check=False,
+        [str(python), "-m", INSIDE, question], cwd=ROOT, input=json.dumps(argument), capture_output=True, text=True, check=False,
         env=_inside(folder or ROOT),
     )  # fmt: skip
     assert done.returncode == 0, f"{question!r} ended with {done.returncode} inside {python}:\n{done.stderr[-4000:]}"
@@ -287,115 +225,4 @@ def ask(python: Path, question: str, argument: Any = None, folder: Path | None =
 
 def _inside(folder: Path) -> dict[str, str]:
     more = {"TMPDIR": str(folder / "tmp")} if (folder / "tmp").is_dir() else {}
-    return _clean(PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1", **more)
-
-
-def missing_packages(names: list[str]) -> list[str]:
-    return [name for name in names if importlib.util.find_spec(name) is None]
-
-
-def missing_names(names: list[str]) -> list[str]:
-    return [name for name in names if not _is_there(name)]
-
-
-def _is_there(name: str) -> bool:
-    """Whether a dotted name can be reached from the built-in name, or the module, that it begins with."""
-    first, *rest = name.split(".")
-    if not hasattr(builtins, first) and importlib.util.find_spec(first) is None:
-        return False
-    found = getattr(builtins, first) if hasattr(builtins, first) else importlib.import_module(first)
-    for depth, part in enumerate(rest, 1):
-        if not hasattr(found, part) and hasattr(found, "__path__") and importlib.util.find_spec(f"{found.__name__}.{part}"):
-            importlib.import_module(".".join([first, *rest[:depth]]))
-        if not hasattr(found, part):
-            return False
-        found = getattr(found, part)
-    return True
-
-
-def imported_modules(names: list[str]) -> dict[str, Any]:
-    """Errors by module, and the installed packages, beside numpy, that importing them has brought in."""
-    import numpy
-
-    before, errors = set(sys.modules), {}
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            errors[name] = f"{type(error).__name__}: {error}"
-    return {
-        "numpy": numpy.__version__,
-        "python": _running(),
-        "errors": errors,
-        "foreign": _installed(set(sys.modules) - before),
-    }
-
-
-def _installed(modules: Iterable[str]) -> list[str]:
-    files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in modules}
-    return sorted({name.split(".")[0] for name, file in files.items() if "site-packages" in file} - {"numpy"})
-
-
-def run_programs(folder: str) -> dict[str, dict[str, int]]:
-    """The files that ``save_programs`` left, run by the interpreter device: values compared and mismatches of each."""
-    return {"inference": _inference(Path(folder)), "training": _training(Path(folder))}
-
-
-def _inference(folder: Path) -> dict[str, int]:
-    from hw.spec.program import Program
-    from sw.graph import IntegerGraph
-    from sw.runtime import open_device
-
-    inputs, outputs = _arrays(folder / "inputs.npz"), _arrays(folder / "outputs.npz")
-    with open_device("interpreter", seed=1) as device:
-        found, _ = device.run(Program.load(folder / "program"), inputs)
-    return _compared([(found, outputs), (IntegerGraph.load(folder / "graph")(inputs), outputs)])
-
-
-def _training(folder: Path) -> dict[str, int]:
-    from hw.spec.training import Hyper
-    from hw.spec.training_program import TrainingProgram
-    from sw.runtime import open_device
-
-    pairs = []
-    with open_device("interpreter", seed=1) as device:
-        session = device.open_session(TrainingProgram.load(folder / "training"), _arrays(folder / "state0.npz"))
-        for number in range(1, STEPS + 1):
-            batch = _arrays(folder / f"batch{number}.npz")
-            session.step((batch["images"], batch["labels"]), Hyper(**HYPER))
-            pairs.append((session.state(), _arrays(folder / f"state{number}.npz")))
-    return _compared(pairs)
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
-
-
-def _compared(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, int]:
-    """By bits: types, shapes and names must be the same, or all values of the expected count as mismatches."""
-    compared = mismatches = 0
-    for found, expected in pairs:
-        compared += sum(array.size for array in expected.values())
-        mismatches += sum(_differing(found.get(name), array) for name, array in expected.items())
-    return {"compared": compared, "mismatches": mismatches}
-
-
-def _differing(found: Any, expected: Any) -> int:
-    if found is None or (found.dtype, found.shape) != (expected.dtype, expected.shape):
-        return int(expected.size)
-    words = f"u{expected.itemsize}"
-    return int((found.view(words) != expected.view(words)).sum())
-
-
-QUESTIONS: dict[str, Any] = {
-    "packages": missing_packages,
-    "names": missing_names,
-    "modules": imported_modules,
-    "programs": run_programs,
-}
-
-if __name__ == "__main__":
-    print(json.dumps(QUESTIONS[sys.argv[1]](json.loads(sys.stdin.read()))))
+    return clean(PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1", **more)

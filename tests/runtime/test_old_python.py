@@ -22,12 +22,9 @@ from hw.spec.sat import SatArch
 from hw.spec.training import Hyper
 from sw.compiler.training import compile_training
 from tests.e2e.tiny import make_tiny
+from tests.environments import ROOT, NoEnvironment
 from tests.runtime.old_python import (
-    HYPER,
     ROOMS,
-    ROOT,
-    STEPS,
-    NoEnvironment,
     OldPython,
     Selection,
     ask,
@@ -40,6 +37,7 @@ from tests.runtime.old_python import (
     selected_from,
     sources,
 )
+from tests.runtime.old_python_inside import HYPER, STEPS
 from tests.sat.small_graphs import random_batch, residual_network
 
 ORDINARY = OldPython()

@@ -16,24 +16,16 @@ import pytest
 
 from boards.board import board_names, load_board
 from hw.spec.deform import DeformArch
-from hw.spec.records import (
-    DESIGN_CHECKS,
-    PROGRAM_LINKS,
-    Check,
-    DesignRecord,
-    GateRefusal,
-    ProgramRecord,
-    definition_sha256,
-    parameters_sha256,
-)
+from hw.spec.records import GateRefusal
 from hw.spec.regs import BY_NAME, COUNTERS
 from hw.spec.uart import BridgeIdentity, FrameError, Operation, ReplyHeader, Request, Status, sealed, unsealed
-from sw.runtime import KINDS, Device, DeviceError, Proof, open_device
+from sw.runtime import KINDS, DeviceError, open_device
 from sw.runtime.proof import UnprovenWarning
 from sw.runtime.uart import BAUD, SerialLine, UartDevice, UartTransport, only_port
-from tests.e2e.tiny import ARCH, Tiny, make_tiny
+from tests.e2e.tiny import ARCH, make_tiny
 from tests.runtime.fake_bridge import BLOCK, FakeBridge
 from tests.runtime.fake_core import FakeCore
+from tests.runtime.tiny_runs import proof_of, run_and_compare
 
 BASE = 0x8000_0000
 
@@ -187,44 +179,6 @@ def test_a_port_has_one_user() -> None:
         with pytest.raises(DeviceError, match="cannot run at 12345 baud"):
             SerialLine(path, 12345)
         SerialLine(path, 115200).close()
-
-
-def design_record() -> DesignRecord:
-    checks = tuple(Check(name=name, compared={"bytes": 1}, mismatches=0, seeds=(1,), seconds=0.1) for name in DESIGN_CHECKS)
-    return DesignRecord(
-        verilog_sha256="a1" * 32,
-        arch_id=ARCH.arch_id,
-        definition_sha256=definition_sha256(),
-        checks=checks,
-        coverage={"LOAD": 1},
-        tools={},
-    )
-
-
-def proof_of(tiny: Tiny) -> Proof:
-    """Records as a proof of the tiny program would leave them; what they hold is not what is tested here."""
-    links = tuple(Check(name=name, compared={"bytes": 1}, mismatches=0, seeds=(1,), seconds=0.1) for name in PROGRAM_LINKS)
-    design = design_record()
-    program = ProgramRecord(
-        program_sha256=tiny.program.digest,
-        parameters_sha256=parameters_sha256(tiny.program),
-        verilog_sha256=design.verilog_sha256,
-        arch_id=ARCH.arch_id,
-        graph_sha256="b2" * 32,
-        images=1,
-        links=links,
-        tools={},
-    )
-    return Proof(design=design, program=program)
-
-
-def run_and_compare(device: Device, tiny: Tiny) -> int:
-    outputs, _ = device.run(tiny.program, tiny.inputs)
-    wanted = tiny.graph(tiny.inputs)
-    assert outputs.keys() == wanted.keys()
-    for name, codes in wanted.items():
-        assert np.array_equal(outputs[name], codes)
-    return sum(codes.size for codes in wanted.values())
 
 
 def test_open_device_runs_the_proven_program_only() -> None:

@@ -14,6 +14,7 @@ from sw.runtime.placement import MEMORY_BASE
 from sw.runtime.sim import SimDevice
 from sw.runtime.xdma import DeviceLost, XdmaDevice, open_xdma
 from tests.e2e.tiny import ARCH, Tiny, make_tiny
+from tests.runtime.tiny_runs import run_and_compare
 from tests.runtime.xdma_cores import VerilatedCore
 from tests.runtime.xdma_nodes import Call, SimulatedNodes
 
@@ -38,16 +39,6 @@ def nodes(build: SimulationBuild) -> Iterator[SimulatedNodes]:
 
 def opened(nodes: SimulatedNodes) -> XdmaDevice:
     return open_xdma(calls=nodes, memory_base=MEMORY_BASE, memory_bytes=SIZE, chunk=CHUNK, timeout=2.0)
-
-
-def run_and_compare(device: XdmaDevice, tiny: Tiny) -> int:
-    """Codes compared with the graph's."""
-    outputs, _ = device.run(tiny.program, tiny.inputs)
-    wanted = tiny.graph(tiny.inputs)
-    assert outputs.keys() == wanted.keys()
-    for name, codes in wanted.items():
-        assert np.array_equal(outputs[name], codes)
-    return sum(codes.size for codes in wanted.values())
 
 
 def test_outputs_and_counters_are_those_of_the_simulated_device(
