@@ -17,7 +17,7 @@ import hashlib
 import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -29,17 +29,14 @@ from torch import nn
 from hw.spec.fixed import FixedFormat
 from hw.spec.program import write_atomically
 from sw.data.glyphs32 import INPUT_FORMAT
-from sw.data.scenes import Scenes, SceneSet, load_scenes
+from sw.data.scenes import SceneSet, load_scenes
 from sw.detect.decode import detect
-from sw.detect.evaluate import Truth, average_precision
+from sw.detect.evaluate import average_precision
 from sw.detect.feeds import shuffled
 from sw.detect.train import Settings, train_detector
+from sw.flow.demo_detect import BATCH, CLASSES, DECODER, MIN_OVERLAP, SIZE, UNITS, WIDTHS, of_one_class, small_net, truth_of
 from sw.models.codenet import CodeNet, Operator
 from sw.quant import QuantModel, Recipe, quantize_model
-
-SIZE, CLASSES, BATCH = 96, 1, 16
-WIDTHS, UNITS, DECODER = (24, 48, 96, 128), (1, 1), (64, 48)
-"""The network of `bitloom demo detect`: two stages, as most digits are smaller than a cell of a third one's map."""
 
 SCENES = {"train": 4000, "validation": 500, "test": 2000}
 CALIBRATION = 128
@@ -57,7 +54,7 @@ class Training:
     float_rate: float = 5e-3
     more_steps: int = 1200
     more_rate: float = 2e-3
-    min_overlap: float = 0.3
+    min_overlap: float = MIN_OVERLAP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +94,7 @@ TASKS = {"formats": Task(name="formats", methods=FORMATS), "operators": Task(nam
 @cache
 def scenes() -> SceneSet:
     """All scenes, with every label 0."""
-    data = load_scenes(SCENES["train"], SCENES["validation"], SCENES["test"], size=SIZE)
-
-    def part(given: Scenes) -> Scenes:
-        return replace(given, labels=[labels * 0 for labels in given.labels])
-
-    return SceneSet(train=part(data.train), validation=part(data.validation), test=part(data.test))
+    return of_one_class(load_scenes(SCENES["train"], SCENES["validation"], SCENES["test"], size=SIZE))
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -112,7 +104,7 @@ def float_network(task: Task, operator: Operator, seed: int, results: Path) -> C
     """The trained float network of an operator and a seed, from the results folder if it is there."""
     path = results / f"{operator.value}-{task.settings}-{seed}.float"
     torch.manual_seed(seed)
-    net = CodeNet(CLASSES, WIDTHS, units=UNITS, decoder=DECODER, operator=operator)
+    net = small_net(operator=operator)
     if path.exists():
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval()
@@ -152,13 +144,9 @@ def fixed_network(net: nn.Module, *, whole: bool) -> QuantModel:
 def run(task: Task, seed: int, method: Method, results: Path) -> Run:
     begin = time.perf_counter()
     model = network_of(task, method, seed, results)
-    held, test = (average_precision(detect(model, part.images), truth(part)) for part in (scenes().validation, scenes().test))
+    held, test = (average_precision(detect(model, part.images), truth_of(part)) for part in (scenes().validation, scenes().test))
     return Run(task=task.name, seed=seed, method=method.name, settings=task.settings, ap50=test.ap50, ap=test.ap, held_ap50=held.ap50,
                scenes=len(scenes().test.images), seconds=round(time.perf_counter() - begin, 1))
-
-
-def truth(part: Scenes) -> list[Truth]:
-    return [Truth(boxes=boxes, labels=labels) for boxes, labels in zip(part.boxes, part.labels, strict=True)]
 
 
 # --- all runs ---------------------------------------------------------------------------------------------------------

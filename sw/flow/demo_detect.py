@@ -125,8 +125,8 @@ def demo_detect(out: Path, *, config: DetectConfig | None = None, tell: Tell | N
 
     config, tell, start = config or DetectConfig(), tell or Tell(), time.perf_counter()
     tell.say(f"making {config.train + config.test} scenes of {SIZE} x {SIZE}")
-    data = _of_one_class(load_scenes(config.train, 1, config.test, size=SIZE))
-    truth = _truth(data.test)
+    data = of_one_class(load_scenes(config.train, 1, config.test, size=SIZE))
+    truth = truth_of(data.test)
     net, float_losses = _train_float(data, config, tell)
     float_ap50 = _ap50(net, data.test, truth)
     model, fixed_losses = _train_fixed(net, data, config, tell)
@@ -154,7 +154,16 @@ def demo_detect(out: Path, *, config: DetectConfig | None = None, tell: Tell | N
     return result
 
 
-def _of_one_class(data: SceneSet) -> SceneSet:
+def small_net(**options: Any) -> CodeNet:
+    """A CodeNet of the demo's size with new weights; ``options`` as of `sw.models.codenet.CodeNet`."""
+    from sw.models.codenet import CodeNet
+
+    return CodeNet(CLASSES, WIDTHS, units=UNITS, decoder=DECODER, **options)
+
+
+def of_one_class(data: SceneSet) -> SceneSet:
+    """The same scenes with every label 0."""
+
     def part(scenes: Scenes) -> Scenes:
         return replace(scenes, labels=[labels * 0 for labels in scenes.labels])
 
@@ -166,11 +175,10 @@ def _train_float(data: SceneSet, config: DetectConfig, tell: Tell) -> tuple[Code
 
     from sw.detect.feeds import shuffled
     from sw.detect.train import Settings, train_detector
-    from sw.models.codenet import CodeNet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        net = CodeNet(CLASSES, WIDTHS, units=UNITS, decoder=DECODER)
+        net = small_net()
     settings = Settings(steps=config.float_steps, rate=5e-3, min_overlap=MIN_OVERLAP, seed=config.seed)
     trained = train_detector(
         net, shuffled(data.train, BATCH, seed=config.seed), settings, classes=CLASSES,
@@ -222,7 +230,8 @@ def _decoded(graph: IntegerGraph, report: Report) -> tuple[Detections, ...]:
     return tuple(decode([report.rtl_outputs[name] for name in graph.outputs], scales=scales))
 
 
-def _truth(scenes: Scenes) -> list[Truth]:
+def truth_of(scenes: Scenes) -> list[Truth]:
+    """What detections of the scenes are compared with."""
     from sw.detect.evaluate import Truth
 
     return [Truth(boxes=boxes, labels=labels) for boxes, labels in zip(scenes.boxes, scenes.labels, strict=True)]

@@ -56,11 +56,6 @@ class CoreDriver:
         self.late = ""
         self.identity = self._identify()
 
-    def run(self, placement: Placement, regions: int) -> Outcome:
-        """`start` and `finish`."""
-        self.start(placement, regions)
-        return self.finish()
-
     def start(self, placement: Placement, regions: int) -> None:
         """Start the program at ``placement``; ``regions`` is how many the core has. DeviceError where the core is busy or stuck."""
         self._make_ready()

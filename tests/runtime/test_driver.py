@@ -84,7 +84,7 @@ def test_a_core_that_cannot_start_is_not_started(bit, words):
     driver = CoreDriver(core)
     core.set("STATUS", BY_NAME["STATUS"].mask(bit))
     with pytest.raises(DeviceError, match=words):
-        driver.run(place(copy_program()), 4)
+        driver.start(place(copy_program()), 4)
     assert core.log == []
 
 
@@ -113,7 +113,7 @@ def test_a_core_that_does_not_obey_the_abort_is_reported():
 def test_more_regions_than_the_core_has_are_refused():
     core = FakeCore(ARCH)
     with pytest.raises(DeviceError, match="needs 3 memory regions and the core has 2"):
-        CoreDriver(core).run(place(copy_program()), 2)
+        CoreDriver(core).start(place(copy_program()), 2)
 
 
 def test_a_board_cannot_record():
