@@ -206,8 +206,7 @@ def _biases(wanted: Staircase, whole: Fraction, steps: np.ndarray, core: np.ndar
     tried = [round(whole), whole.numerator // whole.denominator, -(-whole.numerator // whole.denominator)]
     inner = (core - steps)[(steps > wanted.least) & (steps <= wanted.most)]
     if inner.size:
-        middle = int(np.median(inner))
-        tried += [middle, middle - 1, middle + 1]
+        tried.append(int(np.median(inner)))
     return (bias for bias in dict.fromkeys(tried) if -_BIAS_MAX - 1 <= bias <= _BIAS_MAX)
 
 

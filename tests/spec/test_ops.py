@@ -96,10 +96,11 @@ def test_deform_is_onnx_deform_conv(stride: int) -> None:
 def test_square_deform_samples_by_the_definition(frac: int, stride: int) -> None:
     """Each sample is the real bilinear value of the codes, rounded half up; rational numbers, one pixel at a time."""
     rng = np.random.default_rng(10 * frac + stride)
-    x, weight = rng.integers(-128, 128, (1, 2, 7, 6)), rng.integers(-7, 8, (2, 3, 3))
-    size = -(-7 // stride), -(-6 // stride)
+    x, weight = rng.integers(-128, 128, (1, 2, 23, 21)), rng.integers(-7, 8, (2, 3, 3))
+    size = -(-23 // stride), -(-21 // stride)
     s = rng.integers(-128, 128, (1, 1, *size))
-    s.reshape(-1)[:4] = -7 << frac, 8 << frac, (-7 << frac) - 1, (8 << frac) + 1
+    middle = s[0, 0, size[0] // 2 - 2 : size[0] // 2 + 2, size[1] // 2]  # where taps that far lie within the image
+    middle[:] = -7 << frac, 8 << frac, (-7 << frac) - 1, (8 << frac) + 1
     got = ops.DeformDepthwiseConv2d(weight=weight, requant=wide_requant(2), stride=stride, offset_frac=frac)(x, s)
     want, halves = np.zeros(got.shape, np.int64), 0
     for c, y, col in np.ndindex(2, *size):

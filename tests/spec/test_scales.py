@@ -76,6 +76,23 @@ def test_sums_right_on_a_tie_are_compared_too(ratio: Fraction, offset: Fraction)
     assert told.differing == int((gaps(stair, record) > 0).sum())
 
 
+@pytest.mark.parametrize("rounding", [Rounding.RND_CONV, Rounding.TRN, Rounding.RND])
+def test_a_ratio_of_zero_is_a_constant(rounding: Rounding) -> None:
+    """On a tie too: a channel whose weights are all zero has one sum."""
+    for halves in range(-20, 21):
+        stair = Staircase(ratio=Fraction(0), offset=Fraction(halves, 2), least=0, most=0, rounding=rounding, low=-8, high=7)
+        record, (told,) = fit([stair])
+        assert (told.differing, int(gaps(stair, record)[0])) == (0, 0)
+
+
+def test_the_bias_makes_up_for_the_multipliers_error() -> None:
+    """The real offset, rounded, would be wrong on 186 sums of a ratio that no multiplier is."""
+    stair = Staircase(ratio=Fraction(8, 94_129), offset=Fraction(-1007, 14), rounding=Rounding.TRN, low=-128, high=127, least=-125_352,
+                      most=162_079)
+    _, (told,) = fit([stair])
+    assert told == Deviation(sums=287_432, differing=18, largest=1)
+
+
 def test_powers_of_two_and_their_biases_are_always_exact() -> None:
     rng = np.random.default_rng(2)
     for _ in range(200):
