@@ -184,7 +184,11 @@ def network_of(task: Task, method: Method, seed: int, start: nn.Module) -> nn.Mo
 
 def run(task: Task, method: Method, seed: int, start: nn.Module) -> Run:
     begin = time.perf_counter()
-    model = network_of(task, method, seed, start)
+    return measured(task, method, seed, network_of(task, method, seed, start), begin)
+
+
+def measured(task: Task, method: Method, seed: int, model: nn.Module, begin: float) -> Run:
+    """The run of a network that was begun at ``begin`` seconds."""
     right = round(accuracy(model, *task.test) * len(task.test[1]))
     held = accuracy(model, *task.held)
     return Run(task=task.name, seed=seed, method=method.name, settings=task.settings, right=right, images=len(task.test[1]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import Job, Method, digits_task, execute, float_network, network_of
-from accuracy import run as measured
+from accuracy import Job, Method, digits_task, execute, float_network, measured, network_of
 from accuracy_report import Run, interval, paired, scores, write_tables
 
 from boards.synth import SynthesisReport, synthesise
@@ -119,12 +119,11 @@ def trained(results: Path, seeds: int) -> tuple[list[Run], dict[str, int]]:
     jobs: list[Job] = [(task, seed, row) for seed in range(seeds) for row in (Method(kind="float"), *ROWS)]
 
     def run(task: Any, seed: int, method: Method) -> Run:
-        start = float_network(task, seed, results / f"{task.name}-{task.settings}-{seed}.float")
-        if isinstance(method, Weights):
-            model = network_of(task, method, seed, start)
-            assert isinstance(model, QuantModel)
+        begin, start = time.perf_counter(), float_network(task, seed, results / f"{task.name}-{task.settings}-{seed}.float")
+        model = network_of(task, method, seed, start)
+        if isinstance(model, QuantModel):
             write_atomically(_terms_path(results, seed, method), f"{needed_terms(model, task.train_images)}\n".encode())
-        return measured(task, method, seed, start)
+        return measured(task, method, seed, model, begin)
 
     runs = execute(jobs, results, run)
     terms = {row.name: max(int(_terms_path(results, seed, row).read_text()) for seed in range(seeds)) for row in ROWS}
