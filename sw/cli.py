@@ -32,6 +32,11 @@ WithoutProofOption = Annotated[
     bool, typer.Option("--without-proof", help="Go on without records; the result is marked unproven.")
 ]
 
+PartOption = Annotated[str | None, typer.Option(help="The device, with package and speed grade; else the Ultra96-V2's.")]
+PeriodOption = Annotated[float, typer.Option(help="Clock period in ns.")]
+TopOption = Annotated[str, typer.Option(help="Name of the top function.")]
+BenchOption = Annotated[Path | None, typer.Option(help="Codes that the test bench runs, .npy or .npz; else random ones.")]
+
 BOARDS = ", ".join(sorted({path.parent.name for path in (Path(__file__).parents[1] / "boards").glob("*/*.toml")}))
 """Each is a folder with its description."""
 
@@ -128,16 +133,16 @@ def export(
 @app.command("compile")
 @reported
 def compile_(
-    graph: Annotated[Path, typer.Argument(help="An integer graph's file.")],
+    graph: Annotated[Path, typer.Argument(help="An integer graph's file, or a training graph's.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The program's file.")],
     arch: ArchOption = "default",
     windows: Annotated[bool, typer.Option(help="Images are written window by window where that is faster.")] = False,
 ) -> Result:
-    """Compile an integer graph to a program."""
+    """Compile an integer graph to a program; a training graph where the architecture is the training core's."""
     from sw.flow.commands import compile_file
-    from sw.flow.files import load_inference_arch
+    from sw.flow.files import load_arch
 
-    result = compile_file(graph, load_inference_arch(arch), output, windows=windows)
+    result = compile_file(graph, load_arch(arch), output, windows=windows)
     console.print(
         f"{escape(str(output))}: {result['instructions']} instructions for core {result['arch_id']}, {result['bytes']:,} bytes",
         highlight=False,
@@ -153,20 +158,32 @@ def verify(
     program: Annotated[Path, typer.Option(help="The program's file.")],
     inputs: InputsOption,
     rtl: Annotated[Path | None, typer.Option(help="Check this Verilog file in place of the generated one.")] = None,
-    images: Annotated[int | None, typer.Option(help="Compare only the first so many images.")] = None,
+    images: Annotated[int | None, typer.Option(help="Compare only the first so many images; of a training, batches.")] = None,
     tensors: Annotated[bool, typer.Option(help="Show whether the compared tensors are alive.")] = False,
     record: Annotated[Path | None, typer.Option(help="Write the program record, which boards need, if all is equal.")] = None,
     interpreter_only: Annotated[
         bool, typer.Option("--interpreter-only", help="Leave the Verilog out: seconds, and no simulator is needed.")
     ] = False,
 ) -> Result:
-    """Compare graph, interpreter and simulated Verilog: every output, every byte that every instruction writes, every cycle."""
+    """Compare graph, interpreter and simulated Verilog: every output, every byte that every instruction writes, every cycle.
+
+    Of a training program: its inputs are images and labels of batches, and every parameter is compared after every step.
+    """
     from sw.flow.commands import verify_files
     from sw.flow.gate import verify_and_record
-    from sw.flow.show import show_report
+    from sw.flow.show import show_report, show_training
+    from sw.flow.verify_training import is_training_program, verify_training_files
 
     if record is not None and interpreter_only:
         raise ValueError("a program record says that the Verilog computes the same: leave out --interpreter-only or --record")
+    if is_training_program(program):
+        with progress_bars() as progress:
+            proof = verify_training_files(
+                graph, program, inputs,
+                rtl=rtl, steps=images, interpreter_only=interpreter_only, record=record, progress=progress, tell=tell,
+            )  # fmt: skip
+        show_training(console, proof)
+        return proof.to_dict()
     with progress_bars() as progress:
         if record is not None:
             report = verify_and_record(graph, program, inputs, record, rtl=rtl, images=images, progress=progress)
@@ -362,16 +379,48 @@ def import_(
 def hls(
     graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A folder that is not there yet.")],
-    name: Annotated[str, typer.Option(help="Name of the top function.")] = "network",
-    inputs: Annotated[Path | None, typer.Option(help="Codes that the test bench runs, .npy or .npz; else random ones.")] = None,
+    name: TopOption = "network",
+    inputs: BenchOption = None,
+    part: PartOption = None,
+    period: PeriodOption = 5.0,
     parallel: Annotated[int, typer.Option(help="Products at once, of a layer.", min=1)] = 16,
     overwrite: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
 ) -> Result:
     """Write a graph as HLS C++ with ap_fixed types, a test bench and a Makefile (docs/bridges.md)."""
     from sw.flow.bridges_hls import export_hls
 
-    result = export_hls(graph, output, name=name, inputs=inputs, parallel=parallel, overwrite=overwrite)
-    console.print(f"{escape(str(output))}: {len(result['files'])} files", highlight=False, soft_wrap=True)
+    device = {} if part is None else {"part": part}
+    result = export_hls(
+        graph, output, name=name, inputs=inputs, period=period, parallel=parallel, overwrite=overwrite, **device
+    )
+    console.print(
+        f"{escape(str(output))}: {len(result['files'])} files, for {result['part']} at {period:g} ns", highlight=False, soft_wrap=True
+    )
+    return result
+
+
+@app.command("hls4ml")
+@reported
+def hls4ml_(
+    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A folder that is not there yet.")],
+    name: TopOption = "network",
+    inputs: BenchOption = None,
+    part: PartOption = None,
+    period: PeriodOption = 5.0,
+    reuse: Annotated[int, typer.Option(help="hls4ml's reuse factor.", min=1)] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier project, with everything in the folder.")] = False,
+) -> Result:
+    """Make hls4ml's project of a graph, equal in every code; it needs hls4ml (docs/bridges.md)."""
+    from sw.flow.bridges_hls4ml import export_hls4ml
+
+    device = {} if part is None else {"part": part}
+    result = export_hls4ml(graph, output, name=name, inputs=inputs, period=period, reuse=reuse, overwrite=overwrite, **device)
+    console.print(
+        f"{escape(str(output))}: a project of hls4ml {result['hls4ml']} for {result['part']} at {period:g} ns",
+        highlight=False,
+        soft_wrap=True,
+    )
     return result
 
 

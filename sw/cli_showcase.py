@@ -57,13 +57,13 @@ def sparse(
 ) -> Result:
     """Train digits 2:8-sparse (BDWP), run steps of it on the simulated training core, compare every number, write a report."""
     from sw.flow.demo_sparse import SparseConfig, Tell, demo_sparse
-    from sw.flow.show import show_links
+    from sw.flow.show import show_training
 
     with progress_bars() as advance:
         told = Tell(say=tell, steps=lambda what, done, total: advance(f"training, {what}", done, total))
         result = demo_sparse(out, config=SparseConfig(steps=steps, core_steps=core_steps), tell=told)
-    show_links(console, f"2:8, {core_steps} training steps", result.report.links.values(), result.report.first)
-    show_links(console, "dense, 1 training step", result.dense.links.values(), result.dense.first)
+    show_training(console, result.proof, "2:8, ")
+    show_training(console, result.dense_proof, "dense, ")
     data = result.to_dict()
     console.print(
         f"held-out accuracy {data['float_accuracy']:.2%} trained in torch, {data['fixed_accuracy']:.2%} as the core computes; a step "

@@ -6,6 +6,7 @@ forward pass, gradient of the loss (by the host), backward pass, update of all p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -316,6 +317,11 @@ class TrainingGraph:
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all."""
         write_atomically(path, self.to_bytes())
+
+    @property
+    def structure_sha256(self) -> str:
+        """SHA-256 (hex) of the graph without its state: what a program was compiled from."""
+        return hashlib.sha256(repr((self.batch, self.shape, self.nodes, self.output)).encode()).hexdigest()
 
     @staticmethod
     def load(path: str | Path) -> TrainingGraph:

@@ -36,6 +36,7 @@ def export_hls(
         "folder": str(folder),
         "top": name,
         "part": part,
+        "period": period,
         "layers": len(graph.nodes),
         "macs": graph.macs(),
         "graph_sha256": manifest["graph_sha256"],

@@ -13,19 +13,28 @@ from typing import Any
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
 from hw.spec.program import Program, write_atomically
-from sw.compiler import compile_graph
+from hw.spec.sat import SatArch
+from sw.compiler import compile_graph, compile_training
 from sw.flow.chain import Report
 from sw.flow.files import load_inputs, save_json, save_outputs
 from sw.flow.verify import Simulation, Variant, verify
 from sw.graph import IntegerGraph
 from sw.runtime import Device, DeviceError, open_device
 from sw.runtime.proof import UnprovenWarning
+from sw.training_graph import TrainingGraph
 
 Tell = Callable[[str], None]
 
 
-def compile_file(graph_path: Path, arch: DeformArch, output: Path, *, windows: bool = False) -> dict[str, Any]:
-    """Compile a graph's file to a program's file; ``windows`` as in :func:`sw.compiler.compile_graph`."""
+def compile_file(graph_path: Path, arch: Arch, output: Path, *, windows: bool = False) -> dict[str, Any]:
+    """Compile a graph's file to a program's file; ``windows`` as in :func:`sw.compiler.compile_graph`.
+
+    For the training core the graph is a training graph, and the program that of a step.
+    """
+    if isinstance(arch, SatArch):
+        return _compile_training_file(graph_path, arch, output)
+    if not isinstance(arch, DeformArch):
+        raise ValueError(f"there is no compiler for core {arch.core!r}")
     graph = IntegerGraph.load(graph_path)
     program = compile_graph(graph, arch, windows=windows)
     program.save(output)
@@ -39,6 +48,20 @@ def compile_file(graph_path: Path, arch: DeformArch, output: Path, *, windows: b
         "regions": {region.name: region.size for region in program.regions},
         "macs": graph.macs(),
         "windows": {layout.name: asdict(layout.window) for layout in program.inputs if layout.window},
+    }
+
+
+def _compile_training_file(graph_path: Path, arch: SatArch, output: Path) -> dict[str, Any]:
+    program = compile_training(TrainingGraph.load(graph_path), arch)
+    program.save(output)
+    return {
+        "ok": True,
+        "program": str(output),
+        "sha256": program.digest,
+        "arch_id": f"{arch.arch_id:016x}",
+        "instructions": sum(map(len, program.layers.values())),
+        "bytes": output.stat().st_size,
+        "regions": {region.name: region.size for region in program.regions},
     }
 
 

@@ -28,7 +28,7 @@ from sw.flow.files import save_json
 from sw.flow.gate import program_record
 from sw.flow.layers import LayerCycles, layer_cycles
 from sw.flow.prove_design import PROGRAMS, SEEDS, ProofFailure, prove_design
-from sw.flow.verify import Simulation, Variant, verify
+from sw.flow.verify import Simulation, power_up_and_stalls, verify
 from sw.graph import IntegerGraph
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from sw.quant.train import Progress, TrainConfig, Trained
 
 ARCH = DeformArch()
-STALL_PROBABILITY = 96
-"""Of 256 cycles, on every channel of memory and registers, in the run with stalls."""
-
 VARIANT_IMAGES = 4
+"""Images that the Verilog computes again from another state, and again under stalls."""
 
 Proven = DesignRecord | tuple[str, ...]
 """The design record, or what differed first in each check that failed."""
@@ -168,7 +166,7 @@ def demo_digits(out: Path, *, images: int = 100, config: TrainConfig | None = No
         seconds=time.perf_counter() - start,
         design=design,
         design_failures=failures,
-        recorded=program_record(report, program, _variants()) if report.ok else None,
+        recorded=program_record(report, program, power_up_and_stalls(VARIANT_IMAGES)) if report.ok else None,
     )
     _write(out, result)
     return result
@@ -243,19 +241,8 @@ def _verify(
         {graph.inputs[0]: codes},
         torch_trace=trace,
         images=images,
-        simulation=Simulation(build=build, variants=_variants()),
+        simulation=Simulation(build=build, variants=power_up_and_stalls(VARIANT_IMAGES)),
         progress=tell.images,
-    )
-
-
-def _variants() -> tuple[Variant, ...]:
-    """Further runs of the Verilog, of a few images each."""
-    from hw.sim.loop import Stalls
-
-    stalls = Stalls.everywhere(STALL_PROBABILITY, seed=7)
-    return (
-        Variant(name="other state at power-up", images=VARIANT_IMAGES, state_seed=2024),
-        Variant(name="random stalls on every channel", images=VARIANT_IMAGES, state_seed=3, stalls=stalls),
     )
 
 

@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw.spec.program import write_atomically
+from hw.spec.records import PROGRAM_FILE
 from hw.spec.sat import SatArch
 from hw.spec.training import Hyper
 from hw.spec.training_program import TrainingProgram
 from sw.compiler.training import compile_training
 from sw.flow.commands import file_sha256, versions
 from sw.flow.files import save_json
-from sw.flow.training_chain import Batch, TrainingReport, verify_training
+from sw.flow.training_chain import Batch, TrainingReport
 from sw.flow.training_cycles import LayerPass, layer_passes
+from sw.flow.verify import power_up_and_stalls
+from sw.flow.verify_training import VARIANT_STEPS, TrainingProof, prove_training
+from sw.kernels.products import ordered_products
 from sw.training_graph import ConvNode, TrainingGraph
 
 if TYPE_CHECKING:
-    from hw.sim.build import SimulationBuild
     from sw.data.digits import Digits
 
 ARCH = SatArch(rows=8, columns=8, feed=2)
@@ -80,19 +83,28 @@ class SparseResult:
     program: TrainingProgram
     torch: Trained
     emulator: Trained
-    report: TrainingReport
-    dense: TrainingReport
+    proof: TrainingProof
+    dense_proof: TrainingProof
     sparse_layers: tuple[LayerPass, ...]
     dense_layers: tuple[LayerPass, ...]
     masters: dict[str, np.ndarray]
     """After the emulator's last step."""
-    simulated_cycles_per_second: float
     seconds: float
+
+    @property
+    def report(self) -> TrainingReport:
+        """Of the sparse training."""
+        return self.proof.report
+
+    @property
+    def dense(self) -> TrainingReport:
+        """Of one dense step."""
+        return self.dense_proof.report
 
     @property
     def ok(self) -> bool:
         """Every link is equal, of sparse and dense training, and the core's losses are the emulator's."""
-        return self.report.ok and self.dense.ok and self.report.losses == self.emulator.losses[: len(self.report.losses)]
+        return self.proof.ok and self.dense_proof.ok and self.report.losses == self.emulator.losses[: len(self.report.losses)]
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON; ``cycles`` and ``macs`` are of one sparse step."""
@@ -106,7 +118,8 @@ class SparseResult:
             "pattern": f"{PATTERN[0]}:{PATTERN[1]}",
             "links": self.report.to_dict()["links"],
             "dense_links": self.dense.to_dict()["links"],
-            "first_mismatches": [*self.report.first, *self.dense.first],
+            "variants": self.proof.to_dict()["variants"],
+            "first_mismatches": [*self.proof.first, *self.dense_proof.first],
             "losses": {"torch": self.torch.losses, "emulator": self.emulator.losses, "core": self.report.losses},
             "cycles": cycles["sparse"],
             "dense_cycles": cycles["dense"],
@@ -114,7 +127,7 @@ class SparseResult:
             "array_speedup": sum(layer.array for layer in self.dense_layers) / array if array else 0.0,
             "macs": 3 * macs,
             "mac_utilisation": 3 * macs / (cycles["dense"] * self.arch.rows * self.arch.columns),
-            "simulated_cycles_per_second": self.simulated_cycles_per_second,
+            "simulated_cycles_per_second": self.proof.cycles_per_second,
             "layers": {name: [asdict(layer) for layer in layers] for name, layers in self._layers().items()},
             "config": asdict(self.config),
             "arch": self.arch.to_dict(),
@@ -145,12 +158,16 @@ def demo_sparse(out: Path, *, config: SparseConfig | None = None, arch: SatArch 
     by_torch = _train_torch(config, data, batches, tell)
     emulator, masters = _emulate(graph, data, batches, hyper, tell)
     core_batches = batches[: config.core_steps]
-    report, speed = _verify(graph, program, core_batches, hyper, build, arch, lambda n: tell.steps("core", n, config.core_steps))
-    dense_report, _ = _verify(dense, dense_program, batches[:1], hyper, build, arch, lambda n: tell.steps("core, dense", n, 1))
+    proof = prove_training(
+        graph, program, core_batches, hyper, build=build, variants=power_up_and_stalls(VARIANT_STEPS), progress=tell.steps
+    )
+    dense_proof = prove_training(
+        dense, dense_program, batches[:1], hyper, build=build, progress=lambda what, n, total: tell.steps(f"{what}, dense", n, total)
+    )
     result = SparseResult(
-        config=config, arch=arch, graph=graph, program=program, torch=by_torch, emulator=emulator, report=report, dense=dense_report,
-        sparse_layers=layer_passes(program, report.times), dense_layers=layer_passes(dense_program, dense_report.times),
-        masters=masters, simulated_cycles_per_second=speed, seconds=time.perf_counter() - start,
+        config=config, arch=arch, graph=graph, program=program, torch=by_torch, emulator=emulator, proof=proof, dense_proof=dense_proof,
+        sparse_layers=layer_passes(program, proof.report.times), dense_layers=layer_passes(dense_program, dense_proof.report.times),
+        masters=masters, seconds=time.perf_counter() - start,
     )  # fmt: skip
     _write(out, result, data)
     return result
@@ -222,8 +239,6 @@ def _emulate(
     graph: TrainingGraph, data: Digits, batches: list[Batch], hyper: Hyper, tell: Tell
 ) -> tuple[Trained, dict[str, np.ndarray]]:
     """The same training as golden operations, as a core computes it."""
-    from sw.sparse import ordered_products
-
     products, state, losses = ordered_products(), graph.state, []
     for number, batch in enumerate(batches):
         result = graph.step(state, *batch, hyper, products)
@@ -234,26 +249,6 @@ def _emulate(
     scores = graph.infer(state, images, products).reshape(len(images), -1)
     accuracy = float((scores.argmax(axis=1) == labels).mean())
     return Trained(losses=losses, accuracy=accuracy), {name: weights.master for name, weights in state.weights.items()}
-
-
-def _verify(
-    graph: TrainingGraph, program: TrainingProgram, batches: list[Batch], hyper: Hyper, build: SimulationBuild, arch: SatArch,
-    progress: Callable[[int], None],
-) -> tuple[TrainingReport, float]:  # fmt: skip
-    """The steps on interpreter and core; and the simulation's cycles per second."""
-    from hw.sim.loop import MemoryTiming
-    from sw.flow.predict import training_predictor
-    from sw.runtime.interpreter import InterpreterDevice
-    from sw.runtime.sim import SimDevice
-    from sw.sparse import ordered_products
-
-    with SimDevice(arch, build=build) as core:
-        report = verify_training(
-            graph, program, batches, hyper, InterpreterDevice(arch, seed=5), core=core, products=ordered_products(),
-            predictor=training_predictor(MemoryTiming()), progress=progress,
-        )  # fmt: skip
-        seconds, cycles = core.simulation.seconds, core.simulation.cycles
-    return report, cycles / seconds if seconds else 0.0
 
 
 def _write(out: Path, result: SparseResult, data: Digits) -> None:
@@ -267,6 +262,11 @@ def _write(out: Path, result: SparseResult, data: Digits) -> None:
     with (out / "digits.npz").open("wb") as file:
         np.savez(file, **_arrays(data, "train"), **_arrays(data, "test"))  # type: ignore[arg-type]
     write_atomically(out / "report.html", sparse_page(result).encode())
-    names = ("digits.training", "digits.traingraph", "arch.json", "digits.npz", "report.html")
+    names = ["digits.training", "digits.traingraph", "arch.json", "digits.npz", "report.html"]
+    if result.proof.ok:
+        result.proof.record().save(out / PROGRAM_FILE)
+        names.append(PROGRAM_FILE)
+    else:
+        (out / PROGRAM_FILE).unlink(missing_ok=True)
     files = {name: file_sha256(out / name) for name in names}
     save_json(out / "manifest.json", {"artefact": "demo sparse", "files": files, "result": result.to_dict()})

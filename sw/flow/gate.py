@@ -27,13 +27,14 @@ from hw.spec.records import (
     Check,
     DesignRecord,
     ProgramRecord,
+    load_program_record,
     parameters_sha256,
     require_design,
 )
 from sw.flow.chain import Report
 from sw.flow.commands import file_sha256, verify_files, versions
 from sw.flow.prove_design import PROGRAMS, SEEDS, Progress, ProofFailure, prove_design
-from sw.flow.verify import DIRT, Variant
+from sw.flow.verify import DIRT, Variant, power_up_and_stalls
 from sw.runtime import DeviceError, Proof
 from sw.runtime.proof import BOARDS
 
@@ -41,8 +42,7 @@ UNPROVEN_BUILD_ID = 0
 """What the BUILD_ID port of an unproven design is tied to."""
 
 VARIANT_IMAGES = 2
-STATE_SEED, STALL_SEED, STALL_PROBABILITY = 2024, 7, 96
-"""Of the further runs that a program record holds: another state at power-up, and stalls (of 256 cycles) on every channel."""
+"""Images of each further run that a program record holds."""
 
 Warn = Callable[[str], None]
 
@@ -82,7 +82,7 @@ def find_proof(program: Path, design_record: Path | None = None, program_record:
     """The two records, from beside the program where they are not named; GateRefusal where one is missing."""
     return Proof(
         design=DesignRecord.load(design_record or program.with_name(DESIGN_FILE)),
-        program=ProgramRecord.load(program_record or program.with_name(PROGRAM_FILE)),
+        program=load_program_record(program_record or program.with_name(PROGRAM_FILE)),
     )
 
 
@@ -154,23 +154,13 @@ def verify_and_record(
     progress: Progress = lambda step, done, total: None,
 ) -> Report:
     """Verify a program, with other states and stalls too, and write its record; one link that is not equal removes an older one."""
-    variants = _variants()
+    variants = power_up_and_stalls(VARIANT_IMAGES)
     report = verify_files(graph, program, inputs, rtl=rtl, images=images, variants=variants, progress=progress)
     if report.ok:
         program_record(report, Program.load(program), variants).save(output)
     else:
         output.unlink(missing_ok=True)
     return report
-
-
-def _variants() -> tuple[Variant, ...]:
-    from hw.sim.loop import Stalls
-
-    stalls = Stalls.everywhere(STALL_PROBABILITY, seed=STALL_SEED)
-    return (
-        Variant(name="other state at power-up", images=VARIANT_IMAGES, state_seed=STATE_SEED),
-        Variant(name="random stalls on every channel", images=VARIANT_IMAGES, state_seed=STALL_SEED, stalls=stalls),
-    )
 
 
 def program_record(report: Report, program: Program, variants: Sequence[Variant] = ()) -> ProgramRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,9 @@ from rich.table import Table
 from sw.flow.chain import Report
 from sw.flow.check import CheckResult
 from sw.flow.link import Link
+
+if TYPE_CHECKING:
+    from sw.flow.verify_training import TrainingProof
 
 
 def _links(title: str, links: Iterable[Link]) -> Table:
@@ -24,13 +27,6 @@ def _links(title: str, links: Iterable[Link]) -> Table:
     return table
 
 
-def show_links(console: Console, title: str, links: Iterable[Link], first: Iterable[str]) -> None:
-    """Links and the first differences in words."""
-    console.print(_links(title, links))
-    for words in first:
-        console.print(f"  {escape(words)}", highlight=False, soft_wrap=True)
-
-
 def link_table(report: Report) -> Table:
     """One row per link of the chain."""
     timing = [report.timing] if report.timing else []
@@ -39,6 +35,19 @@ def link_table(report: Report) -> Table:
         verdict = _word(counts["compared"] > 0 and not counts["mismatches"])
         table.add_row(f"  of it: {name}", f"{counts['compared']:,} bytes", f"{counts['mismatches']:,}", verdict)
     return table
+
+
+def show_training(console: Console, proof: TrainingProof, what: str = "") -> None:
+    """The links of a training, those of its further runs, and the first differences in words."""
+    steps = len(proof.report.losses)
+    table = _links(f"{what}{steps} training step{'s' if steps != 1 else ''} and an inference", proof.report.links.values())
+    for name, report in proof.variants.items():
+        compared = sum(link.compared for link in report.links.values() if link.unit == "bytes")
+        mismatches = sum(link.mismatches for link in report.links.values())
+        table.add_row(f"  again: {name}", f"{compared:,} bytes", f"{mismatches:,}", _word(report.ok))
+    console.print(table)
+    for words in proof.first:
+        console.print(f"  {escape(words)}", highlight=False, soft_wrap=True)
 
 
 def _verdict(link: Link) -> str:

@@ -3,18 +3,21 @@
 ==============  =============================================================================================================
 link            what is equal
 ==============  =============================================================================================================
-graph_machine   the graph's step and the programs in the interpreter: logits, every parameter, velocity and statistic
+graph_machine   the graph and the programs in the interpreter: logits, every parameter, velocity and statistic
 machine_rtl     the interpreter and the Verilog: every byte that every instruction writes, in memory and on chip
-memory          all of the device's memory after the step
+memory          all of the device's memory afterwards
 timing          the timing model and the Verilog, cycles of every instruction
 ==============  =============================================================================================================
+
+They hold after the weights were prepared, after every step, and after an inference with what the steps left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,9 +26,9 @@ from hw.spec.training import DEFINITION, Hyper, Products
 from hw.spec.training_program import TrainingProgram
 from sw.flow.link import Link
 from sw.flow.machine_rtl import Describer, PredictCycles, Recorded, RtlTally, compare_runs
-from sw.runtime import Device, Launch
+from sw.runtime import Device, DeviceError, Launch
 from sw.runtime.records import InstructionTime
-from sw.runtime.training import StepReport, TrainingSession
+from sw.runtime.training import TrainingSession
 from sw.training_graph import TrainingGraph, TrainingState
 
 DIRT = 12
@@ -34,17 +37,22 @@ DIRT = 12
 Batch = tuple[np.ndarray, np.ndarray]
 """Images float16 (N, H, W, C) and labels (N,)."""
 
+T = TypeVar("T")
 Predictor = Callable[[Program, TrainingSession], PredictCycles | None]
 
 
 @dataclass(kw_only=True)
 class TrainingReport:
-    """What was compared over some steps; ``times`` and ``counters`` of the last step's programs on the core."""
+    """What was compared over some steps; ``times`` and ``counters`` of the last run of each program on the core.
+
+    ``programs``: how often each was run and compared, on the interpreter and, where there is one, on the core.
+    """
 
     links: dict[str, Link]
     losses: list[float] = field(default_factory=list)
     times: dict[str, tuple[InstructionTime, ...]] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    programs: Counter[str] = field(default_factory=Counter)
     state: TrainingState | None = None
     """Of the graph, after the last step."""
 
@@ -61,7 +69,7 @@ class TrainingReport:
     def to_dict(self) -> dict[str, Any]:
         return {
             "ok": self.ok, "links": {name: link.to_dict() for name, link in self.links.items()}, "losses": self.losses,
-            "counters": self.counters, "first_mismatches": self.first,
+            "programs": dict(self.programs), "counters": self.counters, "first_mismatches": self.first,
         }  # fmt: skip
 
 
@@ -77,68 +85,114 @@ def verify_training(
     predictor: Predictor | None = None,
     progress: Callable[[int], None] = lambda step: None,
 ) -> TrainingReport:
-    """Train on the batches, on the graph, on ``machine`` and, where one is given, on ``core``; compare after every step.
+    """Train on the batches, on the graph, on ``machine`` and, where one is given, on ``core``, then infer; compare after each.
 
-    ``products``: compiled kernels for the graph. Memory is dirty to begin with, the same on both devices.
+    ``products``: compiled kernels for the graph. Memory is dirty to begin with, the same on both devices. A core that fails ends it.
     """
     links = {"graph_machine": Link(name="graph_machine", unit="values")}
     if core is not None:
         links |= {"machine_rtl": Link(name="machine_rtl", unit="bytes"), "memory": Link(name="memory", unit="bytes")}
         links |= {"timing": Link(name="timing", unit="instructions")} if predictor is not None else {}
-    report = TrainingReport(links=links, state=graph.state)
-    sessions = [_session(device, program, graph) for device in (machine, core) if device is not None]
-    for number, batch in enumerate(batches):
-        steps = [session.step(batch, hyper, record=core is not None) for session in sessions]
-        _compare_graph(report, graph, number, batch, hyper, sessions[0], steps[0], products)
+    run = _Run(graph, program, TrainingReport(links=links, state=graph.state), predictor, products)
+    try:
+        run.open(machine, core)
+        for number, batch in enumerate(batches):
+            run.step(number, batch, hyper)
+            progress(number + 1)
+        run.infer(batches[-1][0])
+    except _CoreFailure as failure:
+        links["machine_rtl"].differ(str(failure))
+    return run.report
+
+
+class _CoreFailure(RuntimeError):
+    """The core did not do what the machine did; nothing after it can be compared."""
+
+
+class _Run:
+    """A training on graph, machine and core side by side."""
+
+    def __init__(
+        self, graph: TrainingGraph, program: TrainingProgram, report: TrainingReport, predictor: Predictor | None, products: Products
+    ) -> None:
+        self.graph, self.program, self.report, self._predictor, self._products = graph, program, report, predictor, products
+
+    def open(self, machine: Device, core: Device | None) -> None:
+        """Sessions on both; the weights are prepared."""
+        self.machine = self._session(machine, record=core is not None)
+        self.core = None
         if core is not None:
-            _compare_core(report, program, number, sessions, steps, predictor)
-        progress(number + 1)
-    return report
+            self.core = self._on_core("weights", lambda: self._session(core, record=True))
+        self._compare_core("weights", 0, self.machine.launches, self.core.launches if self.core else {})
 
+    def step(self, number: int, batch: Batch, hyper: Hyper) -> None:
+        where, core = f"step {number}", self.core
+        mine = self.machine.step(batch, hyper)
+        theirs = None if core is None else self._on_core(where, lambda: core.step(batch, hyper))
+        assert self.report.state is not None
+        expected = self.graph.step(self.report.state, *batch, hyper, self._products)
+        self.report.state = expected.state
+        self.report.losses.append(mine.loss)
+        self._compare_logits(where, expected.logits, mine.logits)
+        self._compare_state(where)
+        self._compare_core(where, number, mine.launches, theirs.launches if theirs else {})
 
-def _session(device: Device, program: TrainingProgram, graph: TrainingGraph) -> TrainingSession:
-    longest = max(program.images, key=lambda name: len(program.images[name]))
-    device.dirty(program.program(longest), DIRT)
-    return device.open_session(program, graph.state.arrays())
+    def infer(self, images: np.ndarray) -> None:
+        where, core = "inference", self.core
+        found = self.machine.infer(images)
+        if core is not None:
+            self._on_core(where, lambda: core.infer(images))
+        assert self.report.state is not None
+        self._compare_logits(where, self.graph.infer(self.report.state, images, self._products).reshape(found.shape), found)
+        launches = [{"infer": session.launches["infer"]} for session in (self.machine, core) if session is not None]
+        self._compare_core(where, self.machine.steps, launches[0], launches[-1])
 
+    def _session(self, device: Device, *, record: bool) -> TrainingSession:
+        longest = max(self.program.images, key=lambda name: len(self.program.images[name]))
+        device.dirty(self.program.program(longest), DIRT)
+        return device.open_session(self.program, self.graph.state.arrays(), record=record)
 
-def _compare_graph(
-    report: TrainingReport, graph: TrainingGraph, number: int, batch: Batch, hyper: Hyper, session: TrainingSession,
-    step: StepReport, products: Products,
-) -> None:  # fmt: skip
-    assert report.state is not None
-    expected = graph.step(report.state, *batch, hyper, products)
-    report.state = expected.state
-    report.losses.append(step.loss)
-    link, got = report.links["graph_machine"], session.state()
-    link.codes(f"step {number}: logits", expected.logits.view(np.uint16).astype(np.int64), step.logits.view(np.uint16).astype(np.int64))
-    for name, array in expected.state.arrays().items():
-        link.codes(f"step {number}: {name}", array.view(np.uint32).astype(np.int64), got[name].view(np.uint32).astype(np.int64))
+    def _on_core(self, where: str, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except DeviceError as error:
+            raise _CoreFailure(f"{where}: the core: {error}") from error
 
+    def _compare_logits(self, where: str, expected: np.ndarray, found: np.ndarray) -> None:
+        self.report.links["graph_machine"].codes(f"{where}: logits", *(a.view(np.uint16).astype(np.int64) for a in (expected, found)))
 
-def _compare_core(
-    report: TrainingReport, program: TrainingProgram, number: int, sessions: list[TrainingSession], steps: list[StepReport],
-    predictor: Predictor | None,
-) -> None:  # fmt: skip
-    mine, theirs = steps
-    for name, launch in mine.launches.items():
-        part = program.program(name)
-        tally = RtlTally(link=report.links["machine_rtl"], timing=report.links.get("timing", Link(name="timing", unit="instructions")))
-        predict = None if predictor is None else predictor(part, sessions[1])
-        got = theirs.launches.get(name)
-        if got is None:
-            tally.link.differ(f"step {number}: the core did not run {name}")
-            continue
-        compare_runs(tally, Describer(part), number, _recorded(launch), _recorded(got), predict)
-        report.times[name], report.counters[name] = tally.times, tally.counters
-    first = sessions[0].placement
-    size = first.end - sessions[0].device.memory_base
-    one, other = (np.frombuffer(s.device.read_memory(s.device.memory_base, size), np.uint8) for s in sessions)
-    link = report.links["memory"]
-    wrong = np.flatnonzero(one != other)
-    link.add(size, len(wrong))
-    for at in wrong[:5]:
-        link.show(f"step {number}: memory {sessions[0].device.memory_base + int(at):#x}: {one[at]:#04x} and {other[at]:#04x}")
+    def _compare_state(self, where: str) -> None:
+        assert self.report.state is not None
+        got = self.machine.state()
+        for name, array in self.report.state.arrays().items():
+            pair = (a.view(np.uint32).astype(np.int64) for a in (array, got[name]))
+            self.report.links["graph_machine"].codes(f"{where}: {name}", *pair)
+
+    def _compare_core(self, where: str, number: int, mine: Mapping[str, Launch], theirs: Mapping[str, Launch]) -> None:
+        """What the programs wrote on machine and core, and all of their memories afterwards."""
+        self.report.programs.update(mine.keys())
+        if self.core is None:
+            return
+        if mine.keys() != theirs.keys():
+            raise _CoreFailure(f"{where}: the machine ran {list(mine)}, the core {list(theirs)}")
+        for name, launch in mine.items():
+            self._compare_program(name, number, launch, theirs[name], self.core)
+        first = self.machine.placement
+        base = self.machine.device.memory_base
+        size = first.end - base
+        one, other = (np.frombuffer(s.device.read_memory(base, size), np.uint8) for s in (self.machine, self.core))
+        link = self.report.links["memory"]
+        wrong = np.flatnonzero(one != other)
+        link.add(size, len(wrong))
+        for at in wrong[:5]:
+            link.show(f"{where}: memory {base + int(at):#x}: {one[at]:#04x} and {other[at]:#04x}")
+
+    def _compare_program(self, name: str, number: int, mine: Launch, theirs: Launch, core: TrainingSession) -> None:
+        part, links = self.program.program(name), self.report.links
+        tally = RtlTally(link=links["machine_rtl"], timing=links.get("timing", Link(name="timing", unit="instructions")))
+        predict = None if self._predictor is None else self._predictor(part, core)
+        compare_runs(tally, Describer(part), number, _recorded(mine), _recorded(theirs), predict)
+        self.report.times[name], self.report.counters[name] = tally.times, tally.counters
 
 
 def _recorded(launch: Launch) -> Recorded:

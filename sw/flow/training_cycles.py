@@ -86,12 +86,12 @@ class LayerPass:
 
 
 def layer_passes(program: TrainingProgram, times: Mapping[str, Sequence[InstructionTime]]) -> tuple[LayerPass, ...]:
-    """Where a core's cycles went, from issue to retirement, by program and layer."""
+    """Where a core's cycles went in the programs of a step, from issue to retirement, by program and layer."""
     kinds = {"GEMM": "array", "LOAD": "transfer", "STORE": "transfer"}
     found: dict[tuple[str, str], dict[str, int]] = {}
-    for name, recorded in times.items():
+    for name in PASSES:
         operations = [instruction.name for instruction in program.program(name).instructions()]
-        for entry in recorded:
+        for entry in times.get(name, ()):
             parts = found.setdefault((name, program.layers[name][entry.index]), dict.fromkeys(("array", "transfer", "other"), 0))
             parts[kinds.get(operations[entry.index], "other")] += entry.cycles
     return tuple(LayerPass(program=name, layer=layer, **parts) for (name, layer), parts in found.items())

@@ -44,6 +44,9 @@ MAX_CYCLES = 100_000_000
 DIRT = 12
 """Seed of what memories hold before the first program."""
 
+STATE_SEED, STALL_SEED, STALL_PROBABILITY = 2024, 7, 96
+"""Of the further runs that a record holds; stalls are of 256 cycles, on every channel."""
+
 Progress = Callable[[str, int, int], None]
 """Told (step, images done, images in all)."""
 
@@ -56,6 +59,17 @@ class Variant:
     images: int
     state_seed: int = 1
     stalls: Stalls | None = None
+
+
+def power_up_and_stalls(runs: int) -> tuple[Variant, ...]:
+    """The further runs that a record holds, of so many images each: another state at power-up, and stalls on every channel."""
+    from hw.sim.loop import Stalls
+
+    stalls = Stalls.everywhere(STALL_PROBABILITY, seed=STALL_SEED)
+    return (
+        Variant(name="other state at power-up", images=runs, state_seed=STATE_SEED),
+        Variant(name="random stalls on every channel", images=runs, state_seed=STALL_SEED, stalls=stalls),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from hw.spec.arch import Arch
 from hw.spec.machine import Outcome
 from hw.spec.program import Program
 from sw.runtime.errors import DeviceError, raise_fault
@@ -133,7 +134,14 @@ class Device(ABC):
 
     def check(self, program: Program) -> None:
         """DeviceError where the program was compiled for another architecture."""
-        ours, theirs = self.arch_id, program.arch.arch_id
+        self._check_arch(program.arch)
+
+    def check_training(self, program: TrainingProgram) -> None:
+        """Likewise of a training program."""
+        self._check_arch(program.arch)
+
+    def _check_arch(self, arch: Arch) -> None:
+        ours, theirs = self.arch_id, arch.arch_id
         if ours is not None and ours != theirs:
             raise DeviceError(
                 f"the program was compiled for arch_id {theirs:016x} and the device is {ours:016x}: "
@@ -162,12 +170,14 @@ class Device(ABC):
             for layout in program.outputs
         }
 
-    def open_session(self, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0) -> TrainingSession:
+    def open_session(
+        self, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0, record: bool = False
+    ) -> TrainingSession:
         """A training session: the program and its state are loaded, weights are prepared; ``steps`` were made before. Errors as
         TrainingSession's."""
         from sw.runtime.training import TrainingSession
 
-        return TrainingSession(self, program, state, steps=steps)
+        return TrainingSession(self, program, state, steps=steps, record=record)
 
     def dirty(self, program: Program, seed: int) -> None:
         """Fill the memory that the program will use with random bytes, as another program would leave it."""

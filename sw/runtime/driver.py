@@ -11,6 +11,7 @@ from typing import Protocol
 from hw.spec.machine import OpenRegion, Outcome
 from hw.spec.program import Program
 from hw.spec.regs import BY_NAME, COUNTERS, IDENTITY, SHELL_VERSION, ErrorCode, region_registers
+from hw.spec.training_program import TrainingProgram
 from sw.runtime.device import Counters, Device, Launch
 from sw.runtime.errors import DeviceError
 from sw.runtime.placement import Placement
@@ -186,6 +187,11 @@ class CoreDevice(Device):
         super().check(program)
         if self.proof is not None:
             self.proof.admit_program(program)
+
+    def check_training(self, program: TrainingProgram) -> None:
+        super().check_training(program)
+        if self.proof is not None:
+            self.proof.admit_training(program)
 
     def write_memory(self, address: int, data: bytes) -> None:
         self.transport.write_memory(address, data)

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 from hw.spec.program import Program
 from hw.spec.records import (
+    VERIFY,
+    VERIFY_TRAINING,
     DesignRecord,
     Difference,
     GateRefusal,
     ProgramRecord,
+    TrainingRecord,
     require_build,
     require_program,
+    require_training,
 )
+from hw.spec.training_program import TrainingProgram
 
 BOARDS = ("uart", "pynq", "xdma")
 """Kinds of devices that run nothing without a proof."""
@@ -27,10 +32,10 @@ class UnprovenWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """The two records that let a program run on a board."""
+    """The two records that let a program run, or a training session be opened, on a board."""
 
     design: DesignRecord
-    program: ProgramRecord
+    program: ProgramRecord | TrainingRecord
 
     def admit_core(self, arch_id: int, build_id: int) -> None:
         """GateRefusal where the core that answers is not the recorded design."""
@@ -43,7 +48,15 @@ class Proof:
 
     def admit_program(self, program: Program) -> None:
         """GateRefusal where the program is not the recorded one, or was recorded on another design."""
+        if not isinstance(self.program, ProgramRecord):
+            raise GateRefusal("the record is of a training program, and this is a program of inference", VERIFY)
         require_program(self.program, program, self.design)
+
+    def admit_training(self, program: TrainingProgram) -> None:
+        """Likewise of a training program."""
+        if not isinstance(self.program, TrainingRecord):
+            raise GateRefusal("the record is of a program of inference, and this is a training program", VERIFY_TRAINING)
+        require_training(self.program, program, self.design)
 
 
 def require_proof(kind: str, proof: Proof | None, *, without_proof: bool) -> None:

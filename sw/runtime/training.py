@@ -34,7 +34,7 @@ class StepReport:
     """One training step: mean loss, logits (N, classes), whether it was skipped because a gradient saturated.
 
     ``activations_saturated``: something saturated in the forward pass; the step counts all the same. ``launches``: the programs that
-    ran, with counters and, where the session was asked to record, with what they wrote.
+    ran, with counters and, where the session records, with what they wrote.
     """
 
     loss: float
@@ -48,16 +48,19 @@ class TrainingSession:
     """A training program on a device.
 
     Parameters: ``device`` (its memory must hold all regions: DeviceError otherwise), ``program``, ``state`` arrays to begin with,
-    ``steps`` that were made before. What ends with an error, CoreFault or another, leaves half of a state in memory: the session then
-    refuses everything but `load_state`. A step that failed does not count in ``steps``.
+    ``steps`` that were made before; ``record`` keeps what every program writes, on a device that sees it.
+
+    What ends with an error, CoreFault or another, leaves half of a state in memory: the session then refuses everything but
+    `load_state`. A step that failed does not count in ``steps``.
     """
 
-    def __init__(self, device: Device, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0) -> None:
-        ours, theirs = device.arch_id, program.arch.arch_id
-        if ours is not None and ours != theirs:
-            raise DeviceError(f"the training program was compiled for arch_id {theirs:016x} and the device is {ours:016x}: "
-                              "compile it for this device's architecture")
-        self.device, self.program = device, program
+    def __init__(
+        self, device: Device, program: TrainingProgram, state: Mapping[str, np.ndarray], *, steps: int = 0, record: bool = False
+    ) -> None:
+        device.check_training(program)
+        self.device, self.program, self.record = device, program, record
+        self.launches: dict[str, Launch] = {}
+        """The last launch of each program that ran."""
         longest = max(program.images, key=lambda name: len(program.images[name]))
         self._placement = place(program.program(longest), base=device.memory_base, size=device.memory_bytes)
         for address, data in contents(program.program(longest), self._placement):
@@ -71,27 +74,27 @@ class TrainingSession:
         n, h, w, c = self.program.places["images"].shape
         return n, h, w, c
 
-    def step(self, batch: tuple[np.ndarray, np.ndarray], hyper: Hyper, *, record: bool = False) -> StepReport:
+    def step(self, batch: tuple[np.ndarray, np.ndarray], hyper: Hyper) -> StepReport:
         """Train on a batch: images float16 (N, H, W, C) and labels (N,)."""
         images, labels = batch
         checked = self._checked_images(images)
         with self._changing():
-            return self._step(checked, np.asarray(labels), hyper, record)
+            return self._step(checked, np.asarray(labels), hyper)
 
-    def _step(self, images: np.ndarray, labels: np.ndarray, hyper: Hyper, record: bool) -> StepReport:
+    def _step(self, images: np.ndarray, labels: np.ndarray, hyper: Hyper) -> StepReport:
         launches: dict[str, Launch] = {}
         self._write("images", images)
         self._write("hyper", hyper_words(hyper))
-        launches["forward"] = self._run("forward", record)
+        launches["forward"] = self._run("forward")
         logits = self._logits()
         with watching() as watch:
             loss, gradient = softmax_cross_entropy(logits, labels, hyper.loss_scale)
         self._write("gradient", gradient.reshape(self.program.places["gradient"].shape))
-        launches["backward"] = self._run("backward", record)
+        launches["backward"] = self._run("backward")
         flags = self._flags()
         skipped = watch.saturated or flags[1]
         if not skipped:
-            launches["update"] = self._run("update", record)
+            launches["update"] = self._run("update")
         self.steps += 1
         return StepReport(loss=loss, logits=logits, skipped=skipped, activations_saturated=flags[0], launches=launches)
 
@@ -100,7 +103,7 @@ class TrainingSession:
         checked = self._checked_images(images)
         with self._changing():
             self._write("images", checked)
-            self._run("infer", False)
+            self._run("infer")
             return self._logits()
 
     def state(self) -> Arrays:
@@ -124,7 +127,7 @@ class TrainingSession:
         self._whole = False
         for name, data in packed.items():
             self.device.write_memory(self._address(self.program.places[name]), data)
-        self._run("prepare", False)
+        self._run("prepare")
         self._whole = True
 
     # ----------------------------------------------------------------------------------------------------------------------
@@ -166,11 +169,12 @@ class TrainingSession:
             raise DeviceError(f"images must be finite float16 of shape {self.batch_shape}, not {images.dtype} {images.shape}")
         return images
 
-    def _run(self, name: str, record: bool) -> Launch:
+    def _run(self, name: str) -> Launch:
         program = self.program.program(name)
         self.device.write_memory(self._placement.program_address, program.image)
-        launch = self.device.launch(program, replace(self._placement, program_length=len(program.image)), record=record)
+        launch = self.device.launch(program, replace(self._placement, program_length=len(program.image)), record=self.record)
         raise_fault(launch.outcome, program, launch.late)
+        self.launches[name] = launch
         return launch
 
     def _logits(self) -> np.ndarray:

@@ -1,8 +1,9 @@
 """N:M sparse training in torch: BDWP and the methods it is compared with; and its way to the training core and back."""
 
+from sw.kernels.products import ordered_products
 from sw.sparse.choose import Choice
 from sw.sparse.convert import choices, densify, set_step, sparsify, step_of
-from sw.sparse.exact import CheckpointError, ExactTrainer, ordered_products
+from sw.sparse.exact import CheckpointError, ExactTrainer
 from sw.sparse.export import export, load_into
 from sw.sparse.layers import SparseConv2d, SparseLinear, refresh
 from sw.sparse.macs import LayerMacs, Report, report

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from hw.spec.floats import FP16_MAX
 from hw.spec.program import write_atomically
-from hw.spec.training import Geometry, Hyper, Products
-from sw.kernels.ordered import ordered_input_pass, ordered_output_pass, ordered_weight_pass
+from hw.spec.training import Hyper
+from sw.kernels.products import ordered_products
 from sw.sparse.scaling import LossScaling, Scale
 from sw.training_graph import StepResult, TrainingGraph, TrainingState
 
-__all__ = ["CheckpointError", "ExactTrainer", "StepRecord", "half_images", "ordered_products"]
+__all__ = ["CheckpointError", "ExactTrainer", "StepRecord", "half_images"]
 
 Array = np.ndarray
 _VERSION = 1
@@ -39,21 +39,6 @@ class StepRecord:
     loss: float
     loss_scale: float
     skipped: bool
-
-
-def ordered_products(threads: int = 1) -> Products:
-    """The three products of a convolution by `sw.kernels.ordered`: equal to `hw.spec.training.DEFINITION` on every bit."""
-
-    def forward(x: Array, w: Array, g: Geometry) -> Array:
-        return ordered_output_pass(x, w, stride=g.stride, padding=g.padding, threads=threads)
-
-    def input_gradient(dy: Array, w: Array, g: Geometry) -> Array:
-        return ordered_input_pass(dy, w, (g.height, g.width), stride=g.stride, padding=g.padding, threads=threads)
-
-    def weight_gradient(x: Array, dy: Array, g: Geometry) -> Array:
-        return ordered_weight_pass(x, dy, (g.kernel_h, g.kernel_w), stride=g.stride, padding=g.padding, threads=threads)
-
-    return Products(forward=forward, input_gradient=input_gradient, weight_gradient=weight_gradient)
 
 
 def half_images(images: Tensor | Array) -> Array:

@@ -83,16 +83,3 @@ def test_clocks_and_ports() -> None:
 def test_other_boards_have_none() -> None:
     with pytest.raises(BoardError, match="Xilinx VCU1525 has no processing system: it is a pcie board"):
         hwh_text(load_vivado_board("vcu1525"), load_vivado_arch("vcu1525"))
-
-
-def test_pynq_reads_it(tmp_path: Path) -> None:
-    frontends = pytest.importorskip("pynqmetadata.frontends", reason="PYNQ's reader is not installed here")
-    parsers = pytest.importorskip("pynq.metadata.runtime_metadata_parser", reason="PYNQ is not installed here")
-    (tmp_path / "ultra96v2.hwh").write_text(hwh_text(BOARD, ARCH))
-    parser = parsers.RuntimeMetadataParser(frontends.Metadata(input=str(tmp_path / "ultra96v2.hwh")))
-    core = parser.ip_dict["core_0"]
-    assert (core["phys_addr"], core["addr_range"], core["type"]) == (0xA000_0000, 4096, "bitloom:core:deform_core:1.0")
-    table = {register.name: register.offset for register in all_registers(ARCH.regions)}
-    assert {name: entry["address_offset"] for name, entry in core["registers"].items()} == table
-    assert parser.interrupt_pins["core_0/irq"]["controller"] == "interrupts"
-    assert parser.interrupt_controllers["interrupts"]["raw_irq"] == 121

@@ -16,6 +16,7 @@ from boards.vivado.board import load_vivado_board
 from boards.vivado.hwh import hwh_text
 from hw.sim.core import build_core
 from hw.spec.records import DESIGN_FILE, PROGRAM_FILE
+from hw.spec.training_program import TrainingProgram
 from sw.compiler.training import compile_training
 from sw.runtime import xdma
 from sw.runtime.sim import SimDevice
@@ -24,7 +25,7 @@ from tests.environments import ROOT, NoEnvironment
 from tests.notebooks.cells import FOLDER, run_cells
 from tests.pynq.case import save_build
 from tests.pynq.environment import NEWEST, environment, run_main
-from tests.runtime.tiny_runs import proof_of
+from tests.runtime.tiny_runs import proof_of, training_proof_of
 from tests.runtime.xdma_cores import VerilatedCore
 from tests.runtime.xdma_nodes import SimulatedNodes
 from tests.sat.small_graphs import random_batch, residual_network
@@ -95,12 +96,16 @@ def test_the_cards_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     compile_training(graph, SMALLEST).save(tmp_path / "digits.training")
     graph.save(tmp_path / "digits.traingraph")
     parts = {part: [random_batch(graph, seed) for seed in seeds] for part, seeds in (("train", range(4)), ("test", (9,)))}
+    proof = training_proof_of(TrainingProgram.load(tmp_path / "digits.training"))
+    proof.design.save(tmp_path / DESIGN_FILE)
+    proof.program.save(tmp_path / PROGRAM_FILE)
     np.savez(tmp_path / "digits.npz", **{
         f"{part}_{what}": np.concatenate([batch[i] for batch in batches])
         for part, batches in parts.items() for i, what in enumerate(("images", "labels"))
     })  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    with SimDevice(SMALLEST, build=build, memory_base=0, memory_bytes=1 << 20, state_seed=2) as device:
+    own = {"memory_base": 0, "memory_bytes": 1 << 20, "state_seed": 2, "build_id": proof.design.build_id}
+    with SimDevice(SMALLEST, build=build, **own) as device:
         nodes = SimulatedNodes(VerilatedCore(device))
         monkeypatch.setattr(xdma, "SystemCalls", lambda: nodes)
         starts = 0
@@ -112,13 +117,12 @@ def test_the_cards_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 nodes.die()
 
         nodes.meddle = die_in_the_third_step
-        with pytest.warns(UserWarning, match="NOT PROVEN"), pytest.raises(xdma.DeviceLost, match="goes on from its last saved state"):
+        with pytest.raises(xdma.DeviceLost, match="goes on from its last saved state"):
             run_cells("vcu1525", tmp_path)
         with np.load(tmp_path / "state.npz") as saved:
             assert 1 <= len(saved["losses"]) < 4
         nodes.meddle = lambda call: None
         nodes.replace()
-        with pytest.warns(UserWarning, match="NOT PROVEN"):
-            printed, shown = run_cells("vcu1525", tmp_path)
+        printed, shown = run_cells("vcu1525", tmp_path)
     assert compared(printed) > 2000 and shown == 2
     check_pictures(tmp_path, "vcu1525", 2)

@@ -15,17 +15,20 @@ from hw.spec.program import Program, Region, build_image
 from hw.spec.records import (
     DESIGN_CHECKS,
     PROGRAM_LINKS,
+    TRAINING_LINKS,
     Check,
     DesignRecord,
     GateRefusal,
     ProgramRecord,
     RecordError,
+    TrainingRecord,
     definition_sha256,
     parameters_sha256,
     require_build,
     require_design,
     require_program,
 )
+from hw.spec.training_program import PROGRAMS
 
 ARCH = DeformArch(rows=4)
 VERILOG, OTHER = "a1" * 32, "b2" * 32
@@ -71,7 +74,21 @@ def proven(of: Program | None = None, **changes: Any) -> ProgramRecord:
     return ProgramRecord(**{**fields, **changes})
 
 
-RECORDS = {"design": design(), "program": proven()}
+def trained(**changes: Any) -> TrainingRecord:
+    fields = {
+        "program_sha256": OTHER,
+        "verilog_sha256": VERILOG,
+        "arch_id": ARCH.arch_id,
+        "graph_sha256": OTHER,
+        "steps": 3,
+        "programs": dict.fromkeys(PROGRAMS, 3),
+        "links": tuple(map(check, TRAINING_LINKS)),
+        "tools": {},
+    }
+    return TrainingRecord(**{**fields, **changes})
+
+
+RECORDS = {"design": design(), "program": proven(), "training": trained()}
 
 
 @pytest.mark.parametrize("kind", RECORDS)
@@ -147,6 +164,18 @@ def test_a_program_record_needs_every_link(name: str) -> None:
         proven(links=tuple(check(each) for each in PROGRAM_LINKS if each != name))
 
 
+@pytest.mark.parametrize("name", TRAINING_LINKS)
+def test_a_training_record_needs_every_link(name: str) -> None:
+    with pytest.raises(RecordError, match=f"there is no .*{name}"):
+        trained(links=tuple(check(each) for each in TRAINING_LINKS if each != name))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_training_record_needs_every_program(name: str) -> None:
+    with pytest.raises(RecordError, match=rf"of every program of a step; \['{name}'\] did not run"):
+        trained(programs={**dict.fromkeys(PROGRAMS, 3), name: 0})
+
+
 def test_incomplete_records_are_refused() -> None:
     with pytest.raises(RecordError, match=r"no empty coverage bin, not \['STORE'\]"):
         design(coverage={"LOAD": 1, "STORE": 0})
@@ -158,6 +187,8 @@ def test_incomplete_records_are_refused() -> None:
         design(verilog_sha256="12")
     with pytest.raises(RecordError, match="at least 1 image"):
         proven(images=0)
+    with pytest.raises(RecordError, match="at least 1 step"):
+        trained(steps=0)
 
 
 def test_the_build_id_is_the_start_of_the_digest() -> None:

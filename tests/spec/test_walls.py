@@ -39,6 +39,7 @@ ONLY_UNDER = {
     "torch": (*(f"sw/{room}/" for room in ("data", "detect", "flow", "kernels", "models", "quant", "sparse", "tracing")), "tests/",
               "bench/"),
     "onnx": ("sw/bridges/qonnx/", "sw/flow/", "tests/", "bench/"),
+    "hls4ml": ("sw/bridges/hls4ml/", "tests/", "bench/"),
     "amaranth": ("hw/rtl/", "hw/sim/", "boards/", "tests/", "bench/"),
     "brevitas": ("sw/quant/brevitas/", "tests/", "bench/"),
 }
@@ -124,6 +125,7 @@ def test_spec_imports_numpy_and_the_standard_library_only() -> None:
         ("sw/quant/a.py", "import brevitas.nn"),
         ("sw/bridges/a.py", "from sw.quant import export"),
         ("sw/bridges/a.py", "import torch.nn.functional"),
+        ("sw/bridges/hls/a.py", "import hls4ml"),
         ("boards/a.py", "from sw.flow import gate"),
         ("sw/new/a.py", "import numpy"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -241,7 +240,7 @@ class _Compiler:
             arch=self.arch, regions=regions,
             images={name: build_image(self.arch, emitter.instructions()) for name, emitter in emitters.items()},
             layers={name: tuple(emitter.layers) for name, emitter in emitters.items()},
-            places=self.layout.places, graph_sha256=structure_sha256(self.graph),
+            places=self.layout.places, graph_sha256=self.graph.structure_sha256,
         )  # fmt: skip
 
     def _emit(self, program: str, parameters: Parameters, tensors: dict[str, Tensor]) -> Emitter:
@@ -259,11 +258,6 @@ class _Compiler:
         if program in FLAGS:
             work.store_flag(self.flags, FLAGS.index(program))
         return emitter
-
-
-def structure_sha256(graph: TrainingGraph) -> str:
-    """Identity of a graph without its state: what a program was compiled from."""
-    return hashlib.sha256(repr((graph.batch, graph.shape, graph.nodes, graph.output)).encode()).hexdigest()
 
 
 def compile_training(graph: TrainingGraph, arch: SatArch) -> TrainingProgram:
