@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hw.spec.fixed import Rounding
+from hw.spec.fixed import FixedFormat, Rounding
+from sw.bridges.hls.names import DEFAULT_PART
 from sw.bridges.qonnx import same_graph
 from sw.cli import app
 from sw.graph import IntegerGraph
@@ -49,15 +50,46 @@ def test_out_and_back(tmp_path: Path) -> None:
 
 def test_hls(tmp_path: Path) -> None:
     graph_of(Rounding.TRN).save(tmp_path / "a.graph")
-    code, _, data = call(tmp_path, "hls", "@a.graph", "-o", "@cpp", "--name", "tiny")
+    code, output, data = call(tmp_path, "hls", "@a.graph", "-o", "@cpp", "--name", "tiny")
     assert code == 0 and data["ok"] and (tmp_path / "cpp" / "Makefile").exists()
+    assert data["part"] == DEFAULT_PART and data["period"] == 5 and f"for {DEFAULT_PART} at 5 ns" in output
+    code, _, data = call(tmp_path, "hls", "@a.graph", "-o", "@other", "--part", "xc7z020clg400-1", "--period", "3.3")
+    script = (tmp_path / "other" / "project.tcl").read_text()
+    assert code == 0 and data["part"] == "xc7z020clg400-1" and "set part xc7z020clg400-1\nset period 3.3\n" in script
+
+
+def test_hls4ml(tmp_path: Path) -> None:
+    graph_of(Rounding.RND).save(tmp_path / "a.graph")
+    code, output, data = call(tmp_path, "hls4ml", "@a.graph", "-o", "@made", "--part", "xc7z020clg400-1", "--period", "4")
+    assert code == 0 and data["hls4ml"] == "1.3.0" and "hls4ml 1.3.0 for xc7z020clg400-1 at 4 ns" in output
+    assert 'set part "xc7z020clg400-1"' in (tmp_path / "made" / "project.tcl").read_text()
+    code, output, _ = call(tmp_path, "hls4ml", "@a.graph", "-o", "@made")
+    assert code == 1 and "earlier project" in output
+    assert call(tmp_path, "hls4ml", "@a.graph", "-o", "@made", "--overwrite", "--name", "other")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["hls", "hls4ml"])
+@pytest.mark.parametrize(("words", "told"), [
+    (("--period", "0"), "period must be"), (("--period", "-1"), "period must be"), (("--period", "inf"), "period must be"),
+    (("--period", "nan"), "period must be"), (("--period", "1e9"), "period must be"), (("--part", "ultra96"), "part must be"),
+    (("--part", ""), "part must be"), (("--part", "xczu3eg"), "part must be"), (("--part", "xczu3eg-sbva484-1; exit"), "part must be"),
+])  # fmt: skip
+def test_a_part_and_a_period_are_checked(tmp_path: Path, command: str, words: tuple[str, ...], told: str) -> None:
+    graph_of(Rounding.TRN).save(tmp_path / "a.graph")
+    code, output, _ = call(tmp_path, command, "@a.graph", "-o", "@x", *words)
+    assert code == 1 and told in output and "Traceback" not in output and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (("onnx", "@rnd.graph", "-o", "@x"), "RND_CONV"), (("onnx", "@rnd.graph", "-o", "@x", "--form", "keras"), "must be one of"),
+    (("onnx", "@wide.graph", "-o", "@x"), "12"), (("onnx", "@rnd.graph", "-o", "@x", "--form", "keras"), "must be one of"),
     (("import", "@rnd.graph", "-o", "@x"), "ONNX"), (("hls", "@none", "-o", "@x"), "No such file"),
+    (("hls4ml", "@none", "-o", "@x"), "No such file"), (("hls4ml", "@bent.graph", "-o", "@x"), "bent: deform_depthwise_conv2d"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     graph_of(Rounding.RND).save(tmp_path / "rnd.graph")
+    build = Builder(1)
+    build.graph(build.linear("y", build.input("x", (3, 1, 1), FixedFormat(12, 0)), 2)).save(tmp_path / "wide.graph")
+    build = Builder(1)
+    build.graph(build.deform("bent", build.input("x", (2, 3, 3), U8), build.input("o", (1, 3, 3)))).save(tmp_path / "bent.graph")
     code, output, _ = call(tmp_path, *words)
     assert code == 1 and told in output and "Traceback" not in output and not (tmp_path / "x").exists()

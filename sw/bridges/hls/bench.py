@@ -10,7 +10,7 @@ from sw.bridges.errors import BridgeError
 from sw.bridges.hls.plan import Network, Tensor
 from sw.graph import IntegerGraph
 
-__all__ = ["bench", "code_lines", "random_inputs"]
+__all__ = ["bench", "check_images", "code_lines", "random_inputs"]
 
 RANDOM_IMAGES = 4
 
@@ -139,12 +139,17 @@ def random_inputs(graph: IntegerGraph, seed: int = 1) -> dict[str, np.ndarray]:
     return codes
 
 
-def code_lines(tensors: Sequence[Tensor], codes: Mapping[str, np.ndarray]) -> str:
-    """A line for each image: the codes of all tensors, one behind the other."""
-    if missing := [t.name for t in tensors if t.name not in codes]:
-        raise BridgeError(f"the inputs must have codes of {[t.name for t in tensors]}, and {missing} are missing")
-    counts = [len(codes[t.name]) for t in tensors]
+def check_images(names: Sequence[str], codes: Mapping[str, np.ndarray]) -> None:
+    """BridgeError where a tensor has no codes, or another number of images than the others."""
+    if missing := [name for name in names if name not in codes]:
+        raise BridgeError(f"the inputs must have codes of {list(names)}, and {missing} are missing")
+    counts = [len(codes[name]) for name in names]
     if len(set(counts)) != 1 or not counts[0]:
         raise BridgeError(f"the inputs must have as many images each, at least one, not {counts}")
+
+
+def code_lines(tensors: Sequence[Tensor], codes: Mapping[str, np.ndarray]) -> str:
+    """A line for each image: the codes of all tensors, one behind the other."""
+    check_images([t.name for t in tensors], codes)
     images = [np.asarray(codes[t.name]).reshape(len(codes[t.name]), -1) for t in tensors]
     return "".join(" ".join(map(str, row)) + "\n" for row in np.concatenate(images, axis=1).tolist())

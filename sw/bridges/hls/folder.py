@@ -16,7 +16,7 @@ import numpy as np
 from hw.spec.program import write_atomically
 from sw.bridges.errors import BridgeError
 from sw.bridges.hls.bench import bench, code_lines, random_inputs
-from sw.bridges.hls.names import DEFAULT_PART, check_part, check_top
+from sw.bridges.hls.names import DEFAULT_PART, check_part, check_period, check_top
 from sw.bridges.hls.plan import plan
 from sw.bridges.hls.project import makefile, readme, script
 from sw.bridges.hls.source import functions, header, source, weights
@@ -44,9 +44,9 @@ def hls_files(
 
     Raises BridgeError, with a list of all layers that have no C++ where there are any.
     """
-    check_top(name), check_part(part)
-    if not 0 < period < 1000 or not isinstance(parallel, int) or parallel < 1:
-        raise BridgeError(f"the period must be in 0..1000 ns and parallel at least 1 product, not {period} and {parallel}")
+    check_top(name), check_part(part), check_period(period)
+    if not isinstance(parallel, int) or parallel < 1:
+        raise BridgeError(f"parallel must be at least 1 product, not {parallel}")
     network = plan(graph)
     made = functions(network, parallel)
     codes = random_inputs(graph) if inputs is None else inputs

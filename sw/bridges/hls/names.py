@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sw.bridges.errors import BridgeError
 
-__all__ = ["check_part", "check_top", "comment", "identifiers"]
+__all__ = ["DEFAULT_PART", "check_part", "check_period", "check_top", "comment", "identifiers"]
 
 _LONGEST = 40
 
@@ -34,12 +34,21 @@ def check_top(name: str) -> str:
 
 
 def check_part(part: str) -> str:
-    """The name of a device, as Vitis HLS takes it."""
-    if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", part):
-        raise BridgeError(f"the part must be a device's name of letters, digits and dashes, such as {DEFAULT_PART}, not {part!r}")
+    """The name of a device with its package and speed grade, as Vitis HLS takes it."""
+    if not isinstance(part, str) or not re.fullmatch(r"x[acq][a-z0-9]+(-[A-Za-z0-9]+)+", part):
+        raise BridgeError(f"the part must be a device's name with package and speed grade, such as {DEFAULT_PART}, not {part!r}")
     return part
 
 
+def check_period(period: float) -> float:
+    """A clock period in ns."""
+    number = isinstance(period, int | float) and not isinstance(period, bool)
+    if not number or not 0 < period <= _LONGEST_PERIOD:
+        raise BridgeError(f"the period must be a number above 0 and at most {_LONGEST_PERIOD} ns, not {period!r}")
+    return period
+
+
+_LONGEST_PERIOD = 1000
 DEFAULT_PART = "xczu3eg-sbva484-1-i"
 """The Ultra96-V2's device."""
 

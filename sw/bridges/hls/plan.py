@@ -16,7 +16,7 @@ from sw.bridges.hls.ranges import ACCUMULATOR_BITS, Interval, accumulator, clipp
 from sw.graph import IntegerGraph, Node
 from sw.tracing.problems import Problem
 
-__all__ = ["Layer", "Network", "Tensor", "plan"]
+__all__ = ["Layer", "Network", "Tensor", "plan", "survey"]
 
 OFFSET_BITS = 16
 """Widest offsets of a deformable convolution: positions are C++ ints."""
@@ -80,6 +80,14 @@ class Network:
 
 def plan(graph: IntegerGraph) -> Network:
     """The layers of a graph; BridgeError lists all that has no C++."""
+    network, problems = survey(graph)
+    if problems:
+        raise refusal("the graph cannot be written as HLS C++", problems)
+    return network
+
+
+def survey(graph: IntegerGraph) -> tuple[Network, list[Problem]]:
+    """The layers of a graph, and all that has no C++. A layer in the way has its format's whole range as codes."""
     names = identifiers([*graph.inputs, *(node.output for node in graph.nodes)])
     made: dict[str, Tensor] = {}
     problems: list[Problem] = []
@@ -97,10 +105,8 @@ def plan(graph: IntegerGraph) -> Network:
         problems += found
         codes = _range(spec.fmt) if found else clipped(reach(node.operation, [t.reach for t in given]), *_range(spec.fmt))
         layers.append(Layer(node=node, inputs=given, output=tensor(node.output, codes)))
-    problems += _ports(graph)
-    if problems:
-        raise refusal("the graph cannot be written as HLS C++", problems)
-    return Network(inputs=tuple(inputs), layers=tuple(layers), outputs=tuple(made[name] for name in graph.outputs))
+    outputs = tuple(made[name] for name in graph.outputs)
+    return Network(inputs=tuple(inputs), layers=tuple(layers), outputs=outputs), problems + _ports(graph)
 
 
 def _range(fmt: FixedFormat) -> Interval:
