@@ -14,13 +14,13 @@ from hw.spec import ops
 from hw.spec.fixed import FixedFormat
 from sw.bridges.qonnx import to_qonnx
 from sw.graph import IntegerGraph
-from tests.bridges.onnx_networks import EvenBuilder
+from tests.bridges.onnx_networks import ExactBuilder
 
 
 @cache
 def base() -> IntegerGraph:
     """A small graph with what makes files interesting: weights, a sum, a table, a shuffle, pools, a linear layer."""
-    b = EvenBuilder(3)
+    b = ExactBuilder(3)
     b.conv("a", b.input("x", (2, 6, 6)), 4, kernel=(3, 3), padding=1)
     b.depthwise("b", "a", fmt=FixedFormat(8, 0))
     b.sum("c", "a", "b")

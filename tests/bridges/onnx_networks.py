@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from hw.spec import ops
 from hw.spec.fixed import FixedFormat, Rounding
 from sw.data.digits import INPUT_FORMAT, Digits, load_digits
-from sw.graph import IntegerGraph, Node
+from sw.graph import IntegerGraph
 from sw.models.mobilenet import SmallMobileNet
 from sw.models.resnet import PreActResNet
 from sw.models.shufflenet_digits import DigitsNet
@@ -24,39 +25,41 @@ from sw.quant import Recipe, export
 from sw.quant.ptq import post_training
 from tests.compiler.graphs import Builder
 
-EVEN = Rounding.RND_CONV
+UP, EVEN = Rounding.RND, Rounding.RND_CONV
 
 
 def exact_record(record: ops.Requant) -> ops.Requant:
-    """The record rounded half to even, with multipliers so small that their products are exact in float32."""
+    """The record with multipliers so small that their products are exact in float32."""
     large = record.multiplier > 15
-    return dataclasses.replace(record, rounding=EVEN, multiplier=np.where(large, 5, record.multiplier),
+    return dataclasses.replace(record, multiplier=np.where(large, 5, record.multiplier),
                                shift=np.where(large, record.shift - 13, record.shift))
 
 
-def half_to_even(operation: Any) -> Any:
-    """An operation that rounds half up, rounding half to even instead."""
-    record = getattr(operation, "requant", None)
-    if record is None or record.rounding is not Rounding.RND:
+def rounded(operation: Any, rounding: Rounding) -> Any:
+    """The operation with another rounding, where it has one."""
+    if not hasattr(operation, "requant"):
         return operation
-    return dataclasses.replace(operation, requant=dataclasses.replace(record, rounding=EVEN))
+    return dataclasses.replace(operation, requant=dataclasses.replace(operation.requant, rounding=rounding))
 
 
-class EvenBuilder(Builder):
-    """Random graphs that ONNX expresses."""
+class ExactBuilder(Builder):
+    """Random graphs that ONNX expresses, with one rounding."""
+
+    def __init__(self, seed: int, rounding: Rounding = UP) -> None:
+        super().__init__(seed)
+        self.rounding = rounding
 
     def requant(self, *arguments: Any, **options: Any) -> ops.Requant:
         return exact_record(super().requant(*arguments, **options))
 
-    def mean(self, name: str, source: str, kernel: tuple[int, int], *, stride: int = 1, padding: int = 0) -> str:
-        spec = self.tensors[source]
-        record = ops.mean_requant(spec.shape[0], kernel[0] * kernel[1], 0, EVEN, spec.fmt.min_code, spec.fmt.max_code)
-        return self.add(name, ops.AvgPool2d(kernel=kernel, requant=record, stride=stride, padding=padding), source)
+    def add(self, name: str, operation: Any, *inputs: str, fmt: FixedFormat | None = None) -> str:
+        return super().add(name, rounded(operation, self.rounding), *inputs, fmt=fmt)
 
 
-def every_operation(seed: int = 1) -> IntegerGraph:
+@cache
+def every_operation(rounding: Rounding = UP) -> IntegerGraph:
     """Each golden operation at least once, with four outputs; the deformable ones move by whole pixels."""
-    b = EvenBuilder(seed)
+    b = ExactBuilder(1, rounding)
     b.input("x", (4, 9, 8))
     b.conv("conv", "x", 8, kernel=(3, 3), padding=1)
     b.conv("grouped", "conv", 16, kernel=(1, 3), groups=4, fmt=FixedFormat(4, 0))
@@ -90,32 +93,36 @@ def digits() -> Digits:
     return load_digits()
 
 
-def _trained(net: nn.Module, epochs: int) -> IntegerGraph:
-    """A network after some epochs on the digits, quantised with rounding RND_CONV."""
-    data, steps = digits(), torch.optim.Adam(net.parameters(), 3e-3)
+@cache
+def _trained(make: Callable[[], nn.Module], epochs: int) -> nn.Module:
+    """A network after some epochs on the digits."""
+    torch.manual_seed(3)
+    data, net = digits(), make()
+    steps = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(data.train_images)).split(64):
             loss = nn.functional.cross_entropy(net(data.train_images[rows]), data.train_labels[rows])
             steps.zero_grad()
             loss.backward()
             steps.step()
-    recipe = Recipe(rounding=EVEN, weight_bits=8, input_format=INPUT_FORMAT)
-    return export(post_training(net.eval(), [data.train_images[:256]], recipe), data.test_images[:1])
+    return net.eval()
+
+
+def _quantised(net: nn.Module, images: torch.Tensor, rounding: Rounding, **options: Any) -> IntegerGraph:
+    """The integer graph of a network, by the recipe's defaults but for what is given."""
+    return export(post_training(net, [images], Recipe(rounding=rounding, **options)), images[:1])
 
 
 @cache
-def plain_graph() -> IntegerGraph:
+def plain_graph(rounding: Rounding = UP) -> IntegerGraph:
     """Three convolutions, a mean and a linear layer, for digits."""
-    torch.manual_seed(3)
-    return _trained(PlainNet(), 3)
+    return _quantised(_trained(PlainNet, 3), digits().train_images[:256], rounding, input_format=INPUT_FORMAT)
 
 
 @cache
-def digits_graph() -> IntegerGraph:
-    """DigitsNet: shuffle units, depthwise convolutions, and a square deformable one whose offsets round half up by definition, here
-    half to even as all others."""
-    torch.manual_seed(3)
-    return replaced(_trained(DigitsNet(), 2), half_to_even)
+def digits_graph(rounding: Rounding = UP) -> IntegerGraph:
+    """DigitsNet: shuffle units, depthwise convolutions, and a square deformable one, whose offsets round half up by definition."""
+    return _quantised(_trained(DigitsNet, 2), digits().train_images[:256], rounding, input_format=INPUT_FORMAT)
 
 
 def test_codes() -> np.ndarray:
@@ -126,25 +133,25 @@ def test_codes() -> np.ndarray:
 test_codes.__test__ = False  # type: ignore[attr-defined]
 
 
-def _calibrated(net: nn.Module, size: int) -> IntegerGraph:
-    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(5))
+def _calibrated(net: nn.Module, rounding: Rounding) -> IntegerGraph:
+    images = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         net.train()(images)
-    return export(post_training(net.eval(), [images], Recipe(rounding=EVEN)), images[:1])
+    return _quantised(net.eval(), images, rounding, weight_bits=8)
 
 
 @cache
-def residual_graph() -> IntegerGraph:
+def residual_graph(rounding: Rounding = UP) -> IntegerGraph:
     """Residual sums, BatchNorms as layers of their own, strides, a global mean."""
     torch.manual_seed(4)
-    return _calibrated(PreActResNet(blocks=1, width=4), 16)
+    return _calibrated(PreActResNet(blocks=1, width=4), rounding)
 
 
 @cache
-def mobile_graph() -> IntegerGraph:
+def mobile_graph(rounding: Rounding = UP) -> IntegerGraph:
     """Depthwise convolutions, residual sums, tables, a global mean."""
     torch.manual_seed(4)
-    return _calibrated(SmallMobileNet(width=4, expansion=2, activation=nn.Hardswish), 16)
+    return _calibrated(SmallMobileNet(width=4, expansion=2, activation=nn.Hardswish), rounding)
 
 
 # -- executions ---------------------------------------------------------------------------------------------------------
@@ -188,6 +195,15 @@ def mismatches(graph: IntegerGraph, codes: dict[str, np.ndarray], outputs: list[
     return wrong, count
 
 
+def ties(graph: IntegerGraph, codes: dict[str, np.ndarray], other: Rounding = EVEN) -> int:
+    """How many codes of all layers another rounding of the same sums would have changed."""
+    values, found = graph.trace(codes), 0
+    for node in graph.nodes:
+        changed = rounded(node.operation, other)(*(values[name] for name in node.inputs))
+        found += int((changed != values[node.output]).sum())
+    return found
+
+
 def single(operation: Any, shape: tuple[int, int, int], *others: tuple[int, int, int], fmt: FixedFormat | None = None,
            out: FixedFormat | None = None) -> IntegerGraph:
     """A graph of one operation on inputs of 8 bits."""
@@ -197,7 +213,7 @@ def single(operation: Any, shape: tuple[int, int, int], *others: tuple[int, int,
     return b.graph("it")
 
 
-def replaced(graph: IntegerGraph, change: Any) -> IntegerGraph:
-    """The graph with ``change`` of every operation."""
-    nodes = tuple(Node(name=n.name, operation=change(n.operation), inputs=n.inputs, output=n.output) for n in graph.nodes)
-    return IntegerGraph(tensors=graph.tensors, inputs=graph.inputs, outputs=graph.outputs, nodes=nodes)
+def in_rounding(graph: IntegerGraph, rounding: Rounding) -> IntegerGraph:
+    """The graph with another rounding of every layer."""
+    nodes = tuple(dataclasses.replace(n, operation=rounded(n.operation, rounding)) for n in graph.nodes)
+    return dataclasses.replace(graph, nodes=nodes)

@@ -3,9 +3,8 @@
 Exported models compute exactly in float32 what the graph computes in integers; each layer's bound is proven before anything is
 written, and what cannot be said exactly is refused. Imported models mean what their numbers say: the codes of real arithmetic.
 
-In the order of their imports: `proofs` and `equality`; `writer`, `dialects` and `export` (graph to model); `model` (bytes to a
-checked model), `records` (the closest requantise step), `values`, `constants`, `building`, one `read_*` per kind of node, and
-`importer`.
+In the order of their imports: `roundings`, `proofs` and `equality`; `writer`, `dialects` and `export` (graph to model); `model`
+(bytes to a checked model), `values`, `constants`, `building`, one `read_*` per kind of node, and `importer`.
 
 ``qonnx`` itself is not needed: its domain's one operation that matters, ``Quant``, is written and read here.
 """

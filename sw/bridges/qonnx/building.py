@@ -183,7 +183,7 @@ class Building:
         low, high = _low(quantiser, sums.low), _high(quantiser, sums.high)
         signs = np.array([(u > 0) - (u < 0) for u in sums.unit], np.int64)
         quantiser = replace(quantiser, low=low, high=high)
-        wanted = [_wanted(sums, channel, quantiser) for channel in range(len(signs))]
+        wanted = _hinted([_wanted(sums, channel, quantiser) for channel in range(len(signs))], quantiser.hinted)
         try:
             requant, deviations = fit(wanted, _mean(sums, quantiser))
             operation = sums.make(signs, requant)
@@ -230,6 +230,27 @@ def _wanted(sums: Sums, channel: int, quantiser: Quantiser) -> Staircase:
         least, most = -most, -least
     return Staircase(ratio=abs(unit) / quantiser.scale if unit else Fraction(1), offset=offset, rounding=quantiser.rounding,
                      low=quantiser.low, high=quantiser.high, least=least, most=most)
+
+
+def _hinted(wanted: list[Staircase], rounding: Rounding | None) -> list[Staircase]:
+    """What the model asks, said with half up if a hint names it and every channel asks the same with it."""
+    if rounding is not Rounding.RND:
+        return wanted
+    others = [_half_up(each) for each in wanted]
+    return wanted if None in others else [each for each in others if each]
+
+
+def _half_up(wanted: Staircase) -> Staircase | None:
+    """The same staircase with ties that go up; None if there is none.
+
+    A bias between two sums moves half to even off every tie: no sum times an even fraction p / q is nearer to a tie than 1 / q.
+    """
+    whole, ratio = wanted.offset / wanted.ratio, wanted.ratio
+    bias = whole.numerator // whole.denominator
+    if wanted.rounding is Rounding.RND_CONV and ratio.denominator % 2 == 0 and 0 < (whole - bias) * ratio.numerator < 1:
+        return replace(wanted, rounding=Rounding.RND, offset=bias * ratio)
+    other = replace(wanted, rounding=Rounding.RND)
+    return other if np.array_equal(other.steps(), wanted.steps()) else None
 
 
 def _mean(sums: Sums, quantiser: Quantiser) -> list[tuple[int, int]]:

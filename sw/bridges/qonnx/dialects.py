@@ -17,17 +17,16 @@ __all__ = ["QCDQ", "QONNX", "QUANT_DOMAIN", "Dialect", "Target"]
 QUANT_DOMAIN = "qonnx.custom_op.general"
 _QUANT_VERSION = 2
 _ROUNDINGS = {Rounding.RND_CONV: "ROUND", Rounding.TRN: "FLOOR"}
-_ADVICE = "train with rounding RND_CONV"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a quantise step makes: codes of ``fmt`` within ``low``..``high``. ``rounding`` None: nothing is ever rounded."""
+    """What a quantise step makes: codes of ``fmt`` within ``low``..``high``, rounded as the graph says."""
 
     fmt: FixedFormat
     low: int
     high: int
-    rounding: Rounding | None = None
+    rounding: Rounding = Rounding.RND_CONV
 
     def __post_init__(self) -> None:
         if self.low < self.fmt.min_code or self.high > self.fmt.max_code:
@@ -39,10 +38,14 @@ class Target:
 
 
 class Dialect(Protocol):
-    """One way to say it."""
+    """One way to say it. ``whole_biases``: a layer's bias must be a whole sum, or stand in an Add of its own."""
 
     name: str
     domains: tuple[tuple[str, int], ...]
+    whole_biases: bool
+
+    def native(self, rounding: Rounding) -> Rounding:
+        """The rounding of the quantiser that stands for ``rounding``; sums move where the two differ (see `roundings`)."""
 
     def check(self, target: Target) -> None:
         """Raise RefusedError for a target that this dialect has no words for."""
@@ -55,15 +58,20 @@ class Dialect(Protocol):
 
 
 class _Qonnx:
-    """``Quant`` of the QONNX domain: scale, zero point, width, sign, narrow range and the rounding's name."""
+    """``Quant`` of the QONNX domain: scale, zero point, width, sign, narrow range and the rounding's name.
+
+    Its names for ties, but for half to even, are symmetric around zero. Half up is ROUND of moved sums and not FLOOR of others: FINN
+    takes every ``Quant`` of an activation for one to the nearest.
+    """
 
     name = "QONNX"
+    whole_biases = False
     domains: tuple[tuple[str, int], ...] = ((QUANT_DOMAIN, _QUANT_VERSION),)
 
+    def native(self, rounding: Rounding) -> Rounding:
+        return rounding if rounding in _ROUNDINGS else Rounding.RND_CONV
+
     def check(self, target: Target) -> None:
-        if target.rounding is not None and target.rounding not in _ROUNDINGS:
-            raise RefusedError(f"rounds by {target.rounding.name}, which has no name in QONNX (its names are symmetric around "
-                               "zero)", _ADVICE)
         if target.fmt.signed and target.fmt.width == 1:
             raise RefusedError("has signed codes of one bit, which QONNX reads as -1 and 1", "use two bits")
 
@@ -75,9 +83,10 @@ class _Qonnx:
             value = _limited(writer, value, shape, target, name)
         numbers = [writer.floats(f"{name}:{what}", number) for what, number in
                    (("scale", target.value(1)), ("zero", 0), ("bits", fmt.width))]
-        rounding = _ROUNDINGS[target.rounding or Rounding.RND_CONV]
+        native = self.native(target.rounding)
         return writer.node("Quant", [value, *numbers], shape, name=f"{name}:quant", output=output, domain=QUANT_DOMAIN,
-                           signed=int(fmt.signed), narrow=int(narrow), rounding_mode=rounding)
+                           signed=int(fmt.signed), narrow=int(narrow), rounding_mode=_ROUNDINGS[native],
+                           hint=target.rounding.name if target.rounding is not native else "")
 
     def weights(self, writer: OnnxWriter, codes: np.ndarray, frac: np.ndarray, axis: int, *, name: str) -> str:
         view = tuple(-1 if i == axis else 1 for i in range(codes.ndim))
@@ -105,14 +114,19 @@ def _narrowest(codes: np.ndarray) -> tuple[int, int]:
 
 
 class _Qcdq:
-    """QuantizeLinear to a byte, Clip to the codes, DequantizeLinear: what ONNX Runtime executes."""
+    """QuantizeLinear to a byte, Clip to the codes, DequantizeLinear: what ONNX Runtime executes. It rounds half to even only.
+
+    Its optimiser makes a layer's bias a whole sum, and would round one that was moved by less.
+    """
 
     name = "QCDQ"
+    whole_biases = True
     domains: tuple[tuple[str, int], ...] = ()
 
+    def native(self, rounding: Rounding) -> Rounding:
+        return Rounding.RND_CONV
+
     def check(self, target: Target) -> None:
-        if target.rounding not in (None, Rounding.RND_CONV):
-            raise RefusedError(f"rounds by {target.rounding.name}, and QuantizeLinear rounds half to even only", _ADVICE)
         if target.fmt.width > 8:
             raise RefusedError(f"has the format {target.fmt}, wider than the bytes of QuantizeLinear", "use at most 8 bits")
 

@@ -1,21 +1,20 @@
 """When two integer graphs are the same: what a graph computes and how it is connected, not how a record is written.
 
-A requantise record may be written in several ways: (multiplier 2, shift 1) is (1, 0), and a rounding that never rounds anything is
-of no matter. `differences` compares what they mean; nodes are matched by the tensor that they write, so that two valid orders of
-the same nodes are equal.
+A requantise record may be written in several ways: (multiplier 2, shift 1) is (1, 0), a rounding that never rounds anything is of no
+matter, and half up is rounding down with half a step more as bias. `differences` compares the codes of every sum that there is; nodes
+are matched by the tensor that they write, so that two valid orders of the same nodes are equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from hw.spec.ops import Requant
-from sw.bridges.qonnx.proofs import rounds
+from sw.bridges.qonnx.roundings import steps
 from sw.graph import IntegerGraph, Node
 
 __all__ = ["differences", "same_graph"]
@@ -67,10 +66,7 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _ratios(record: Requant) -> list[Fraction]:
-    return [Fraction(m) / Fraction(2) ** s for m, s in zip(record.multiplier.tolist(), record.shift.tolist(), strict=True)]
-
-
 def _same_record(a: Requant, b: Requant) -> bool:
-    same = np.array_equal(a.bias, b.bias) and (a.lo, a.hi) == (b.lo, b.hi) and _ratios(a) == _ratios(b)
-    return same and (a.rounding is b.rounding or not rounds(a))
+    """Whether two records give every sum the same code: they reach each code at the same one."""
+    ours, theirs = (steps(record) - record.bias[:, None] for record in (a, b))
+    return (a.lo, a.hi) == (b.lo, b.hi) and np.array_equal(ours, theirs)

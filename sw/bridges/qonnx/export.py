@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 
 from hw.spec import ops
+from hw.spec.fixed import Rounding
 from sw.bridges.errors import BridgeError, refusal
 from sw.bridges.qonnx.dialects import QCDQ, QONNX, Dialect, Target
 from sw.bridges.qonnx.export_ops import WRITE
-from sw.bridges.qonnx.proofs import check_exponents, check_product, check_sums, reach, rounding_of
+from sw.bridges.qonnx.proofs import check_exponents, check_product, check_sums, reach
+from sw.bridges.qonnx.roundings import offsets
 from sw.bridges.qonnx.writer import OnnxWriter
 from sw.graph import IntegerGraph, Node, TensorSpec
 from sw.tracing.problems import Problem, RefusedError
@@ -107,7 +109,7 @@ class Export:
         name = node.inputs[index]
         return self.values[name], self.graph.tensors[name], self.ranges[name]
 
-    def quantise(self, node: Node, value: str, low: int, high: int, rounding: Any = None) -> None:
+    def quantise(self, node: Node, value: str, low: int, high: int, rounding: Rounding = Rounding.RND_CONV) -> None:
         """The node's tensor, of a value that its operation left."""
         spec = self.graph.tensors[node.output]
         target = Target(fmt=spec.fmt, low=low, high=high, rounding=rounding)
@@ -134,38 +136,41 @@ class Export:
         factor, frac = self._scales(requant, spec, out)
         channels = weight if axis == 0 else weight.reshape(-1, 1)
         least, most = reach(channels, *extent)
-        check_sums(least, most, requant.bias)
-        self.dialect.check(Target(fmt=out.fmt, low=requant.lo, high=requant.hi, rounding=rounding_of(requant)))
+        native = self.dialect.native(requant.rounding)
+        offset = offsets(requant, least, most, native)
+        check_sums(requant, least, most, offset)
+        if (factor != 1).any() or offset.any():
+            check_product(requant, least, most, offset, native)
+        self.dialect.check(Target(fmt=out.fmt, low=requant.lo, high=requant.hi, rounding=requant.rounding))
         weights = self.dialect.weights(self.writer, weight, frac, axis, name=self.writer.fresh(f"{node.name}:weight"))
         first, *others = values or [source]
         operands = [first, weights, *others]
-        bias = requant.bias * np.ldexp(1.0, -(spec.fmt.frac + frac))
-        value = self._layer(node, kind, operands, bias, shape or out.shape, attributes)
-        self._finish(node, value, requant, factor, least, most)
+        bias = (requant.bias + offset) * np.ldexp(1.0, -(spec.fmt.frac + frac))
+        apart = kind == "Mul" or (self.dialect.whole_biases and bool(offset.any()))
+        value = self._layer(node, kind, operands, bias, shape or out.shape, attributes, apart)
+        if (factor != 1).any():
+            factors = self.writer.floats(f"{node.name}:factor", factor.reshape(1, -1, 1, 1))
+            value = self.writer.node("Mul", [value, factors], out.shape, name=f"{node.name}:mul")
+        self.quantise(node, value, requant.lo, requant.hi, requant.rounding)
 
     def _layer(self, node: Node, kind: str, operands: list[str], bias: np.ndarray, shape: tuple[int, ...], attributes: dict[str, Any],
-               ) -> str:
-        """The layer and its bias: as its own input, or for a product of its own as an addition."""
-        writer = self.writer
-        if not bias.any():
-            return writer.node(kind, operands, shape, name=node.name, hint=node.operation.op, **attributes)
-        if kind != "Mul":
+               apart: bool) -> str:
+        """The layer as an image, and its bias: as its own input, or ``apart`` as an addition."""
+        writer, out = self.writer, self.graph.tensors[node.output].shape
+        if bias.any() and not apart:
             operands = [*operands, writer.floats(f"{node.name}:bias", bias)]
-            return writer.node(kind, operands, shape, name=node.name, hint=node.operation.op, **attributes)
-        value = writer.node(kind, operands, shape, name=node.name, hint=node.operation.op)
-        added = writer.floats(f"{node.name}:bias", bias.reshape(1, -1, 1, 1))
-        return writer.node("Add", [value, added], shape, name=f"{node.name}:add")
-
-    def _finish(self, node: Node, value: str, requant: ops.Requant, factor: np.ndarray, least: np.ndarray, most: np.ndarray) -> None:
-        shape = self.graph.tensors[node.output].shape
+        value = writer.node(kind, operands, shape, name=node.name, hint=node.operation.op, **attributes)
         if type(node.operation) is ops.Linear:
-            pixels = self.writer.constant(f"{node.name}:shape", np.array([0, shape[0], 1, 1], np.int64))
-            value = self.writer.node("Reshape", [value, pixels], shape, name=f"{node.name}:reshape")
-        if (factor != 1).any():
-            check_product(requant, least, most)
-            factors = self.writer.floats(f"{node.name}:factor", factor.reshape(1, -1, 1, 1))
-            value = self.writer.node("Mul", [value, factors], shape, name=f"{node.name}:mul")
-        self.quantise(node, value, requant.lo, requant.hi, rounding_of(requant))
+            pixels = writer.constant(f"{node.name}:shape", np.array([0, out[0], 1, 1], np.int64))
+            value = writer.node("Reshape", [value, pixels], out, name=f"{node.name}:reshape")
+        return self.added(node, value, bias) if apart else value
+
+    def added(self, node: Node, value: str, bias: np.ndarray) -> str:
+        """A value of the node's shape plus one number per channel; itself where all are 0."""
+        if not bias.any():
+            return value
+        numbers = self.writer.floats(f"{node.name}:bias", bias.reshape(1, -1, 1, 1))
+        return self.writer.node("Add", [value, numbers], self.graph.tensors[node.output].shape, name=f"{node.name}:add")
 
     @staticmethod
     def _scales(requant: ops.Requant, spec: TensorSpec, out: TensorSpec) -> tuple[np.ndarray, np.ndarray]:

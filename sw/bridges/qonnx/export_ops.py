@@ -9,8 +9,10 @@ import numpy as np
 from onnx import TensorProto
 
 from hw.spec import ops
+from hw.spec.fixed import Rounding
 from sw.bridges.qonnx.dialects import Target
-from sw.bridges.qonnx.proofs import check_exponents, check_mean, check_sums, rounding_of
+from sw.bridges.qonnx.proofs import check_exponents, check_mean, check_sums
+from sw.bridges.qonnx.roundings import offsets
 from sw.graph import Node, TensorSpec
 from sw.tracing.problems import RefusedError
 
@@ -83,25 +85,33 @@ def _avg_pool(run: Export, node: Node, op: ops.AvgPool2d, out: TensorSpec) -> No
     """AveragePool where a division gives the graph's codes; else a convolution of ones and the graph's own reciprocal."""
     (value, spec, (low, high)), requant = run.source(node), op.requant
     geometry, power = _geometry(op.kernel, op.stride, op.padding), spec.fmt.frac - out.fmt.frac
-    run.dialect.check(Target(fmt=out.fmt, low=requant.lo, high=requant.hi, rounding=rounding_of(requant)))
+    run.dialect.check(Target(fmt=out.fmt, low=requant.lo, high=requant.hi, rounding=requant.rounding))
     try:
-        _check_division(op, power, min(low, 0), max(high, 0))
+        offset = _division(op, power, min(low, 0), max(high, 0), run.dialect.native(requant.rounding))
     except RefusedError:
         ones = np.ones((out.shape[0], 1, *op.kernel), np.int64)
         run.weighted(node, "Conv", ones, group=out.shape[0], **geometry)
         return
     value = run.writer.node("AveragePool", [value], out.shape, name=node.name, count_include_pad=1, **geometry)
-    run.quantise(node, value, requant.lo, requant.hi, rounding_of(requant))
+    value = run.added(node, value, offset / (op.kernel[0] * op.kernel[1]) * 2.0**-spec.fmt.frac)
+    run.quantise(node, value, requant.lo, requant.hi, requant.rounding)
 
 
-def _check_division(op: ops.AvgPool2d, power: int, low: int, high: int) -> None:
-    """Refuse a pool that AveragePool does not equal; codes are ``low``..``high``, fraction bits fall by ``power``."""
-    count = op.kernel[0] * op.kernel[1]
-    if op.requant.bias.any() or op.padding >= min(op.kernel):
+def _division(op: ops.AvgPool2d, power: int, low: int, high: int, native: Rounding) -> np.ndarray:
+    """How far sums move behind an AveragePool (C,). Refuses a pool that it does not equal.
+
+    Codes are ``low``..``high``, fraction bits fall by ``power``, and the quantiser rounds by ``native``.
+    """
+    count, requant = op.kernel[0] * op.kernel[1], op.requant
+    if requant.bias.any() or op.padding >= min(op.kernel):
         raise RefusedError("has a bias, or pads as far as its window reaches", "leave them out")
-    check_sums(np.array([low * count]), np.array([high * count]), op.requant.bias[:1])
+    least, most = (np.full(requant.channels, code * count) for code in (low, high))
+    exact = count & (count - 1) == 0
+    offset = offsets(requant, least, most, native) if exact else np.zeros(requant.channels)
+    check_sums(requant, least, most, offset)
     check_exponents(power)
-    check_mean(op.requant, count, power, low * count, high * count)
+    check_mean(requant, count, power, least, most, offset, native)
+    return offset
 
 
 def _add(run: Export, node: Node, op: ops.Add, out: TensorSpec) -> None:

@@ -2,8 +2,9 @@
 
 Every value of an exported model is an integer times a power of two. Float32 holds it exactly while the integer stays within 2**24,
 and the order of a sum is then of no matter, as every partial sum is exact too. Where a value is rounded after all (a multiplier of
-16 bits, the division of a mean), the float32 result is compared with the graph's code at every step of the code, over all sums that
-the weights and the codes can make: both are monotone, so that they are equal everywhere if they are equal around each step.
+16 bits, the division of a mean), or moved for a rounding that the model has no name for, the float32 result is compared with the
+graph's code at every step of the code, over all sums that the weights and the codes can make: both are monotone, so that they are
+equal everywhere if they are equal around each step.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import numpy as np
 
 from hw.spec.fixed import Rounding
 from hw.spec.ops import Requant
+from sw.bridges.qonnx.roundings import near_steps
 from sw.tracing.problems import RefusedError
 
-__all__ = ["EXACT", "check_exponents", "check_mean", "check_product", "check_sums", "reach", "rounding_of", "rounds"]
+__all__ = ["EXACT", "check_exponents", "check_mean", "check_product", "check_sums", "reach"]
 
 EXACT = 2**24
 """Integers up to this magnitude are exact in float32."""
@@ -37,13 +39,18 @@ def reach(weight: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarr
     return positive * low + negative * high, positive * high + negative * low
 
 
-def check_sums(least: np.ndarray, most: np.ndarray, bias: np.ndarray) -> None:
-    """Refuse sums of which float32 would lose bits, whatever their order."""
-    largest = np.maximum(-least, most) + np.abs(bias)
-    if (over := largest > EXACT).any():
-        channel = int(np.argmax(over))
-        raise RefusedError(f"can sum up to {int(largest[channel])} in channel {channel}, which float32 does not hold exactly "
-                           f"beyond 2**24", "use fewer input channels, or narrower weights or activations")
+def check_sums(requant: Requant, least: np.ndarray, most: np.ndarray, offset: np.ndarray) -> None:
+    """Refuse sums of which float32 would lose bits, whatever their order; their bias moves by ``offset`` (C,)."""
+    parts = np.array([float(each).as_integer_ratio()[1] for each in offset])
+    largest = np.maximum(-least, most) + np.abs(requant.bias + offset)
+    if not (over := largest * parts > EXACT).any():
+        return
+    channel = int(np.argmax(over))
+    told = f"can sum up to {int(largest[channel])} in channel {channel}"
+    if (part := int(parts[channel])) > 1:
+        told += f", in steps of 1/{part} to round by {requant.rounding.name}"
+    raise RefusedError(f"{told}, which float32 does not hold exactly beyond 2**{24 - part.bit_length() + 1}",
+                       "use fewer input channels, or narrower weights or activations" + (", or rounding RND_CONV" if part > 1 else ""))
 
 
 def check_exponents(*fracs: np.ndarray | int) -> None:
@@ -55,50 +62,33 @@ def check_exponents(*fracs: np.ndarray | int) -> None:
                                "train with binary points nearer to zero")
 
 
-def rounds(requant: Requant) -> bool:
-    """Whether any channel rounds at all: its shift goes beyond the factors of two of its multiplier."""
-    twos = np.array([(m & -m).bit_length() - 1 for m in requant.multiplier.tolist()], np.int64)
-    return bool((requant.shift > twos).any())
+def check_product(requant: Requant, least: np.ndarray, most: np.ndarray, offset: np.ndarray, native: Rounding) -> None:
+    """Refuse a multiplier whose float32 product gives another code for any sum in ``least``..``most`` of its channel.
 
-
-def rounding_of(requant: Requant) -> Rounding | None:
-    """The rounding of a record, None where nothing is ever rounded."""
-    return requant.rounding if rounds(requant) else None
-
-
-def check_product(requant: Requant, least: np.ndarray, most: np.ndarray) -> None:
-    """Refuse a multiplier whose float32 product gives another code for any sum in ``least``..``most`` of its channel."""
-    near = _near_steps(requant, least + requant.bias, most + requant.bias)
-    product = near.astype(np.float32) * requant.multiplier.astype(np.float32)[:, None]
+    The model moves sums by ``offset`` (C,), multiplies, and rounds by ``native``.
+    """
+    near = near_steps(requant, least, most)
+    product = (near + offset[:, None]).astype(np.float32) * requant.multiplier.astype(np.float32)[:, None]
     scaled = product.astype(np.float64) * 2.0 ** -requant.shift[:, None].astype(np.float64)
-    _compare(requant, near, scaled, "has a multiplier that is no power of two, and its product in float32")
+    _compare(requant, near, scaled, native, "has a multiplier that is no power of two, and its product in float32")
 
 
-def check_mean(requant: Requant, count: int, power: int, least: int, most: int) -> None:
+def check_mean(requant: Requant, count: int, power: int, least: np.ndarray, most: np.ndarray, offset: np.ndarray, native: Rounding,
+               ) -> None:
     """Refuse a mean of ``count`` codes where division in float32 gives another code than the reciprocal.
 
-    The wanted code is that of ``sum / count * 2**-power``; the sums are ``least``..``most``, the same for all channels.
+    The wanted code is that of ``sum / count * 2**-power``, rounded by ``native``; where the division is exact, sums move by ``offset``.
     """
-    channels = np.ones(requant.channels, np.int64)
-    near = _near_steps(requant, channels * least, channels * most)
+    near = near_steps(requant, least, most)
     error = 0.0 if count & (count - 1) == 0 else _MEAN_ERROR
     for sign in (-1, 1):
-        _compare(requant, near, near / count * 2.0**-power * (1 + sign * error), "has a reciprocal whose mean, next to a tie,")
+        scaled = (near + offset[:, None]) / count * 2.0**-power * (1 + sign * error)
+        _compare(requant, near, scaled, native, "has a reciprocal whose mean, next to a tie,")
 
 
-def _near_steps(requant: Requant, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Sums (C, K), bias included, around every step of the code and at both ends of ``low``..``high``."""
-    codes = np.arange(requant.lo, requant.hi + 2, dtype=np.float64)
-    edges = np.concatenate([codes, codes - 0.5])[None, :]
-    places = np.floor(edges * 2.0 ** requant.shift[:, None].astype(np.float64) / requant.multiplier[:, None])
-    around = np.clip(places, -(2.0**40), 2.0**40).astype(np.int64)[:, :, None] + np.arange(-2, 4)
-    ends = np.stack([low, high], 1)
-    return np.asarray(np.clip(np.concatenate([around.reshape(requant.channels, -1), ends], 1), low[:, None], high[:, None]))
-
-
-def _compare(requant: Requant, sums: np.ndarray, scaled: np.ndarray, what: str) -> None:
+def _compare(requant: Requant, sums: np.ndarray, scaled: np.ndarray, native: Rounding, what: str) -> None:
     """Refuse where rounding ``scaled`` does not give the graph's code of ``sums`` (C, K), bias included."""
-    rounded = np.floor(scaled) if requant.rounding is Rounding.TRN else np.rint(scaled)
+    rounded = np.floor(scaled) if native is Rounding.TRN else np.rint(scaled)
     theirs = np.clip(rounded, requant.lo, requant.hi).astype(np.int64)
     ours = requant((sums - requant.bias[:, None])[None])[0]
     if (differs := ours != theirs).any():

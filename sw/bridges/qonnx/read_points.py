@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from hw.spec import ops
+from hw.spec.fixed import Rounding
 from sw.bridges.qonnx.constants import activation_quantiser, quantised
 from sw.bridges.qonnx.values import Codes, Const, Limited, Lookup, Padded, Sums, Total, Value, limited
 from sw.bridges.qonnx.visit import Visit, window, windows_shape
@@ -30,7 +31,9 @@ def quant(visit: Visit) -> Value:
     value = visit.value(0)
     if isinstance(value, Const):
         return quantised(visit.attributes, value, parameters)
-    return visit.building.quantise(visit.place, visit.output, value, activation_quantiser(visit.attributes, parameters))
+    quantiser = activation_quantiser(visit.attributes, parameters)
+    hinted = Rounding.RND if visit.hint == Rounding.RND.name else None
+    return visit.building.quantise(visit.place, visit.output, value, replace(quantiser, hinted=hinted))
 
 
 # -- limits -------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class InexactImportWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantiser:
-    """A per-tensor quantiser: value = code * scale, codes ``low``..``high``."""
+    """A per-tensor quantiser: value = code * scale, codes ``low``..``high``; ``hinted`` is a rounding to take where it is equal."""
 
     scale: Fraction
     low: int
@@ -36,6 +36,7 @@ class Quantiser:
     signed: bool
     width: int
     rounding: Rounding
+    hinted: Rounding | None = None
 
     @property
     def fmt(self) -> FixedFormat:

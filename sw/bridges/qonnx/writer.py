@@ -16,7 +16,7 @@ OPSET, IR_VERSION = 20, 10
 """Operator set and file version: the first with deformable convolutions, and with metadata on nodes."""
 
 HINT = "bitloom.op"
-"""Key of a node's metadata that says which of two equal operations a node stands for, such as ``shuffle:2``."""
+"""Key of a node's metadata that says which of two equal operations, such as ``shuffle:2``, or roundings a node stands for."""
 
 
 @dataclass(eq=False, kw_only=True)
