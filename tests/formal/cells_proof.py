@@ -10,13 +10,16 @@ sum of the weights of which they are the digits. :class:`ProductProof` needs no 
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import z3
 from amaranth.hdl import C, Cat, Mux, Signal, Value, signed
 
 from hw.rtl.cells.mac2 import ACTIVATION_BITS, DIGIT_BITS, PACKED_BITS, WEIGHT_BITS
 from hw.rtl.formal import Harness
 from hw.spec.deform import LANES
+from hw.spec.deform.digits import DIGIT_MAX, DIGIT_MIN, taken
 from hw.spec.deform.latency import CELL
 
 
@@ -78,6 +81,45 @@ class CellProof(Harness):
         product = Signal(signed(len(bits) + ACTIVATION_BITS), name="product", reset_less=True)
         self.m.d.sync += product.eq(bits * activation)
         return product
+
+
+class ShiftAddProof(Harness):
+    """The cell without a multiplier behind what recodes its weights: any weight bytes, activations and restarts, from any state.
+
+    Checks: ``low``, ``high``: from the first ``first`` on each accumulator is the sum of its digit, as ``terms`` take it, times the
+    activation, modulo 2**field_bits.
+    """
+
+    def __init__(self, module: ModuleType, field_bits: int, terms: int) -> None:
+        self._module, self._field, self._terms = module, field_bits, terms
+
+    def describe(self) -> None:
+        m, dut = self.m, self._module.ShiftAddCell(self._field, self._terms)
+        self.part(dut)
+        weight, activation = self.any(WEIGHT_BITS, "weight"), self.any(signed(ACTIVATION_BITS), "activation")
+        first = self.any(1, "first")
+        code = self._module.recoded(m, weight, self._terms, "code")
+        m.d.comb += [dut.weight.eq(code), dut.activation.eq(activation), dut.first.eq(first)]
+        begun = Signal(name="begun")
+        with m.If(first & self.since_reset(CELL - 1)):
+            m.d.sync += begun.eq(1)
+        weights, activations = self.past(weight, "weight"), self.past(activation, "activation")
+        for place, (name, digit) in enumerate(zip(("low", "high"), digits(weights), strict=True)):
+            total = self._total(m, digit, activations, first, name)
+            found = dut.acc.as_unsigned()[place * self._field : (place + 1) * self._field].as_signed()
+            self.check(name, ~begun | (found == total))
+        self.cover("negative", begun & (total < -1000))
+        self.cover("restarted", begun & first & (total != 0))
+
+    def _total(self, m: Any, digit: Value, activation: Value, first: Value, name: str) -> Signal:
+        """The sum by multiplication, as late as the cell's."""
+        product, total = (Signal(signed(self._field), name=f"{name}_{what}", reset_less=True) for what in ("product", "total"))
+        with m.Switch(digit):
+            for value in range(DIGIT_MIN, DIGIT_MAX + (len(digit) > DIGIT_BITS)):
+                with m.Case(value):
+                    m.d.sync += product.eq(activation * int(taken(np.array(value), self._terms)))
+        m.d.sync += total.eq(Mux(first, 0, total) + product)
+        return total
 
 
 class ProductProof(Harness):

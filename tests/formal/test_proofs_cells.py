@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hw.rtl.cells import mac2
+from hw.rtl.cells import mac2, shift_add
 from hw.rtl.cells.mac2 import pack_digits
 from hw.rtl.deform import pw_drain
 from hw.rtl.formal import bounded, cover, prove
 from hw.spec.deform import LANES
 from hw.spec.deform.latency import CELL
-from tests.formal.cells_proof import CellProof, FieldsProof, ProductProof, packed_sum_lemma, wide_sum_lemma
+from tests.formal.cells_proof import CellProof, FieldsProof, ProductProof, ShiftAddProof, packed_sum_lemma, wide_sum_lemma
 from tests.formal.mutants import Fault, expect_counterexample, parameters
 
 FIELD_BITS = 23
@@ -42,12 +42,28 @@ CELL_FAULTS = (
     ),
 )
 UNPACK_FAULTS = (
-    Fault(name="no carry from a negative low sum", module=pw_drain, old=".as_signed() + low[-1])", new=".as_signed())", fails="high"),
+    Fault(
+        name="no carry from a negative low sum",
+        module=pw_drain,
+        old=".as_signed() + (0 if self.apart else low[-1]))",
+        new=".as_signed())",
+        fails="high",
+    ),
     Fault(name="low sum unsigned", module=pw_drain, old="packed[: self.field_bits].as_signed()", new="packed[: self.field_bits]",
           fails="low"),
     Fault(name="digits one bit closer", module=pw_drain, old="C(0, DIGIT_BITS)", new="C(0, DIGIT_BITS - 1)", fails="wide"),
     Fault(name="enable ignored", module=pw_drain, old="Mux(self.en, Mux(", new="Mux(1, Mux(", fails="off"),
 )  # fmt: skip
+
+
+SHIFT_ADD_FAULTS = (
+    Fault(name="nothing carried in", module=shift_add, old="(Cat(carry, a)", new="(Cat(0 & carry, a)", fails="low"),
+    Fault(name="shifted in zeros", module=shift_add, old="Cat(power.negative, inverted)", new="Cat(power.negative & 0, inverted)", fails="low"),
+    Fault(name="no long shift", module=shift_add, old="self._far.eq(power.exponent[1])", new="self._far.eq(0)", fails="low"),
+    Fault(name="sum never restarts", module=shift_add, old="Mux(self.first, 0, acc)", new="acc", fails="low"),
+    Fault(name="no borrow of the low digit", module=shift_add, old=".as_signed() + low[-1])", new=".as_signed())", fails="high"),
+    Fault(name="a term always there", module=shift_add, old="power.there.eq(sign != 0)", new="power.there.eq(1)", fails="low"),
+)
 
 
 def test_every_wide_weight_is_two_digits() -> None:
@@ -78,6 +94,20 @@ def test_faulty_cell(fault: Fault) -> None:
     expect_counterexample(fault, lambda module: CellProof(module, FIELD_BITS), 7)
 
 
+@pytest.mark.parametrize("terms", [1, 2])
+def test_shift_add_cell(terms: int) -> None:
+    prove(ShiftAddProof(shift_add, FIELD_BITS, terms), CELL)
+
+
+def test_shift_add_cell_is_exercised() -> None:
+    assert cover(ShiftAddProof(shift_add, FIELD_BITS, 2), 8) == ("negative", "restarted")
+
+
+@parameters(SHIFT_ADD_FAULTS)
+def test_faulty_shift_add_cell(fault: Fault) -> None:
+    expect_counterexample(fault, lambda module: ShiftAddProof(module, FIELD_BITS, 2), 7)
+
+
 def test_unpack() -> None:
     bounded(FieldsProof(pw_drain, FIELD_BITS, LANES - 1), 2)
     assert cover(FieldsProof(pw_drain, FIELD_BITS, LANES - 1), 2) == ("high", "low", "off", "wide")
@@ -106,5 +136,6 @@ def test_product_is_exercised() -> None:
 
 def test_faulty_product() -> None:
     """The digit-split weight whose upper digit does not carry."""
-    fault = Fault(name="no carry", module=pw_drain, old=".as_signed() + low[-1])", new=".as_signed())", fails="wide")
+    carry = ".as_signed() + (0 if self.apart else low[-1]))"
+    fault = Fault(name="no carry", module=pw_drain, old=carry, new=".as_signed())", fails="wide")
     expect_counterexample(fault, lambda module: ProductProof(mac2, module, FIELD_BITS, 9), CELL + 2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from amaranth.sim import Simulator
 
-from hw.rtl.cells.mac2 import Mac2Cell
 from hw.spec.deform.latency import CELL
 
 
-def accumulators(dut: Mac2Cell, weights: np.ndarray, activations: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+def accumulators(dut: Any, weights: np.ndarray, activations: np.ndarray, firsts: np.ndarray) -> np.ndarray:
     """``acc`` CELL cycles after each pair of a weight byte and an activation; a sum starts anew at those of ``firsts``."""
     found: list[int] = []
     count = len(weights)

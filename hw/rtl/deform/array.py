@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.rtl.arith.delay import data_register, delayed
 from hw.rtl.cells.mac2 import ACTIVATION_BITS, PACKED_BITS, WEIGHT_BITS, Mac2Cell
-from hw.rtl.cells.shift_add import cell_of
+from hw.rtl.cells.shift_add import ShiftAddCell, recoded
 from hw.rtl.deform.ports import WORD_BITS
 from hw.spec.deform import LANES, DeformArch
 from hw.spec.deform.latency import CELL
@@ -38,7 +38,7 @@ class Array(wiring.Component):
     """
 
     def __init__(self, arch: DeformArch, cell: type[Mac2Cell] = Mac2Cell) -> None:
-        self.arch, self.cell = arch, cell_of(arch.weight_terms, cell)
+        self.arch, self.cell = arch, cell
         self.groups = arch.cells // LANES
         super().__init__({
             "load": In(1),
@@ -55,7 +55,7 @@ class Array(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         first = delayed(m, self.first, CELL - 1, "first_0", reset_less=True)[-1]
-        step: dict[str, Value] = {"load": self.load, "first": first, "weights": self.weights}
+        step: dict[str, Value] = {"load": self.load, "first": first, "weights": self._weights(m)}
         sums = []
         for row in range(self.arch.rows):
             sums.append(self._row(m, row, step))
@@ -63,6 +63,13 @@ class Array(wiring.Component):
         selected = Choice(Choice(groups)[self.group] for groups in sums)[self.row]
         m.d.sync += data_register(m, self.packed).eq(selected)
         return m
+
+    def _weights(self, m: Module) -> Value:
+        """What passes down the rows: the bytes, or what cells that shift and add get for them."""
+        if not self.arch.weight_terms:
+            return self.weights
+        bytes_ = (self.weights.word_select(number, WEIGHT_BITS) for number in range(self.arch.cells))
+        return Cat(recoded(m, byte, self.arch.weight_terms, f"weight_{number}") for number, byte in enumerate(bytes_))
 
     @staticmethod
     def _passed_down(m: Module, row: int, step: dict[str, Value]) -> dict[str, Value]:
@@ -82,9 +89,11 @@ class Array(wiring.Component):
         return [Cat(sums[LANES * g : LANES * g + LANES]) for g in range(self.groups)]
 
     def _cell(self, m: Module, row: int, number: int, step: dict[str, Value], activation: Value) -> Value:
-        m.submodules[f"cell_{row}_{number}"] = cell = self.cell(self.arch.field_bits)
+        terms, weights = self.arch.weight_terms, step["weights"]
+        cell = ShiftAddCell(self.arch.field_bits, terms) if terms else self.cell(self.arch.field_bits)
+        m.submodules[f"cell_{row}_{number}"] = cell
         m.d.comb += [
-            cell.weight.eq(step["weights"].word_select(number, WEIGHT_BITS)),
+            cell.weight.eq(weights.word_select(number, len(weights) // self.arch.cells)),
             cell.activation.eq(activation),
             cell.first.eq(step["first"]),
         ]

@@ -31,11 +31,14 @@ def interleave(left: Value, right: Value) -> Value:
 class Unpack(wiring.Component):
     """Sixteen packed accumulators to sixteen accumulators: of the lower or the upper weights, or of both as digits of one weight.
 
+    Parameters: ``field_bits``; ``apart``: the upper sum stands above the lower one as it is, without the lower one's borrow
+    (``hw.rtl.cells.shift_add``).
+
     Members: ``packed``; ``high``, ``wide`` (wins over ``high``); ``en``; ``acc`` a cycle later, zero without ``en``.
     """
 
-    def __init__(self, field_bits: int) -> None:
-        self.field_bits = field_bits
+    def __init__(self, field_bits: int, *, apart: bool = False) -> None:
+        self.field_bits, self.apart = field_bits, apart
         super().__init__({
             "packed": In(data.ArrayLayout(signed(PACKED_BITS), LANES)),
             "high": In(1),
@@ -50,7 +53,7 @@ class Unpack(wiring.Component):
             packed = Value.cast(self.packed[lane])
             low = packed[: self.field_bits].as_signed()
             high = Signal(signed(PACKED_BITS - self.field_bits + 1), name=f"high_{lane}")
-            m.d.comb += high.eq(packed[self.field_bits :].as_signed() + low[-1])
+            m.d.comb += high.eq(packed[self.field_bits :].as_signed() + (0 if self.apart else low[-1]))
             both = Cat(C(0, DIGIT_BITS), high).as_signed() + low
             acc = Signal(signed(ACC_BITS), name=f"acc_{lane}", reset_less=True)
             m.d.sync += acc.eq(Mux(self.en, Mux(self.wide, both, Mux(self.high, high, low)), 0))
@@ -202,7 +205,7 @@ class PwDrain(wiring.Component):
 
     def _select(self, m: Module, sequence: RowSequence, wide: Value) -> None:
         """The words of a row: groups of sixteen cells, with 4-bit weights first their lower, then their upper sums."""
-        m.submodules.unpack = unpack = Unpack(self.arch.field_bits)
+        m.submodules.unpack = unpack = Unpack(self.arch.field_bits, apart=self.arch.weight_terms > 0)
         stages = delayed(m, Cat(sequence.en, sequence.word), SELECT, "select", reset_less=True)
         m.d.comb += [
             self.group.eq(sequence.word % self.groups),

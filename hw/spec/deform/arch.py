@@ -26,7 +26,7 @@ class DeformArch(Arch):
     rows : pixels computed at once, 1..16
     columns : output channels computed at once with 4-bit weights, 32 or 64 (half with 8-bit weights)
     field_bits : width of the lower of the two accumulators packed into one 48-bit register, 16..23 (the weight operand is 4 bits wider,
-        and a multiplier port has 27)
+        and a multiplier port has 27); of each of two that are not packed, with ``weight_terms``
     feature_words : feature memory, in 16-byte words
     row_words : one bank of the row memory, in 16-byte words
     weight_words : pointwise weight memory, in words of columns/2 bytes

@@ -85,8 +85,8 @@ class DeformMachine(TransferMachine):
         activations = self._pw_activations(i)
         per_tile = self.arch.cells // LANES * (1 if i["wide_weights"] else 2)
         for first in range(0, i["out_words"], per_tile):
-            packed = self._pw_accumulate(i, activations, first // per_tile)
-            lanes = self._pw_lanes(packed, bool(i["wide_weights"]))
+            low, high = self._pw_accumulate(i, activations, first // per_tile)
+            lanes = sign_extend(16 * high + low if i["wide_weights"] else np.concatenate([low, high], axis=1), 32)
             for word in range(first, min(first + per_tile, i["out_words"])):
                 acc = lanes[:, (word - first) * LANES : (word - first + 1) * LANES]
                 self._pw_merge(i, word, self._requantise(i, acc, i["param_addr"] + RECORD_WORDS * word))
@@ -98,23 +98,21 @@ class DeformMachine(TransferMachine):
         words[inside] = self._read_chip("fm", addr[inside])
         return operand(words, i["in_unsigned"]).reshape(len(addr), -1)
 
-    def _pw_accumulate(self, i: Instruction, activations: np.ndarray, tile: int) -> np.ndarray:
-        """The cells' 48-bit registers (pixels, cells) after the K loop of one tile of output words."""
+    def _pw_accumulate(self, i: Instruction, activations: np.ndarray, tile: int) -> tuple[np.ndarray, np.ndarray]:
+        """The lower and the upper sums of the cells (pixels, cells) after the K loop of one tile of output words."""
         steps, units = activations.shape[1], self.arch.weight_word_units
         word = (i["weight_addr"] + tile * steps + np.arange(steps)) & ADDR_MASK
         if word.max() >= self.arch.weight_words:
             raise CoreError(ErrorCode.BUFFER_RANGE)
         weights = self.chip["wgt"].reshape(self.arch.weight_words, units * LANES)[word].astype(np.int64)
         high, low = (taken(digit, self.arch.weight_terms) for digit in weight_digits(weights))
-        port = (high << self.arch.field_bits) + low
-        # The register wraps at 48 bits; int64 products wrap at 64, which keeps the lower 48 exact.
-        return sign_extend(_wrapping_matmul(activations, port), _P_BITS)
-
-    def _pw_lanes(self, packed: np.ndarray, wide: bool) -> np.ndarray:
-        """Registers (pixels, cells) to accumulators (pixels, channels of the tile)."""
+        # Sums wrap; int64 products wrap at 64 bits, which keeps the lower ones exact.
+        if self.arch.weight_terms:
+            low_sum, high_sum = (sign_extend(_wrapping_matmul(activations, digit), self.arch.field_bits) for digit in (low, high))
+            return low_sum, high_sum
+        packed = sign_extend(_wrapping_matmul(activations, (high << self.arch.field_bits) + low), _P_BITS)
         low = sign_extend(packed, self.arch.field_bits)
-        high = (packed >> self.arch.field_bits) + (low < 0)
-        return sign_extend(16 * high + low if wide else np.concatenate([low, high], axis=1), 32)
+        return low, (packed >> self.arch.field_bits) + (low < 0)
 
     def _pw_merge(self, i: Instruction, word: int, y: np.ndarray) -> None:
         """Write one output word of every pixel, y (pixels, 16), alone, added to the residual or zipped with the left half."""
