@@ -133,7 +133,7 @@ def report_deform(
     return [replace(row, logic_levels=found) for row in rows]
 
 
-def _compiled(name: str, arch: DeformArch) -> tuple[QuantModel, Tensor, IntegerGraph, Program]:
+def compiled(name: str, arch: DeformArch) -> tuple[QuantModel, Tensor, IntegerGraph, Program]:
     """A configuration, an image for it, its graph and its program."""
     from sw.models.settled import smooth_images
     from sw.quant import export
@@ -144,13 +144,19 @@ def _compiled(name: str, arch: DeformArch) -> tuple[QuantModel, Tensor, IntegerG
 
 
 def _modelled(name: str, arch: DeformArch) -> Row:
-    _, _, graph, program = _compiled(name, arch)
-    where = place(program, base=0, size=1 << 32)
-    predict, memory = predictor(program, where, MEMORY), model_timing(MEMORY)
-    assert predict is not None and memory is not None
-    times = [InstructionTime(index=index, issue=0, retire=predict(index)) for index in range(program.instruction_count)]
+    _, _, graph, program = compiled(name, arch)
+    where, memory = place(program, base=0, size=1 << 32), model_timing(MEMORY)
+    assert memory is not None
+    times = modelled_times(program)
     bases = [region.base for region in where.regions]
     return _row(name, graph, program, times, program_cycles(program.instructions(), arch, memory, bases), None)
+
+
+def modelled_times(program: Program) -> list[InstructionTime]:
+    """Cycles of each instruction of a program on ``MEMORY``, by the timing model."""
+    predict = predictor(program, place(program, base=0, size=1 << 32), MEMORY)
+    assert predict is not None
+    return [InstructionTime(index=index, issue=0, retire=predict(index)) for index in range(program.instruction_count)]
 
 
 def _simulated(name: str, arch: DeformArch) -> Row:
@@ -163,7 +169,7 @@ def verified(name: str, arch: DeformArch) -> tuple[IntegerGraph, Program, Report
     from hw.sim.core import build_core
     from sw.quant import codes_of
 
-    model, image, graph, program = _compiled(name, arch)
+    model, image, graph, program = compiled(name, arch)
     trace = {tensor: codes.numpy() for tensor, codes in model.trace(image).items()}
     simulation = Simulation(build=build_core(arch), timing=MEMORY)
     report = verify(graph, program, {graph.inputs[0]: codes_of(model, image)}, torch_trace=trace, simulation=simulation)
