@@ -21,6 +21,12 @@ import numpy as np
 __all__ = ["UNUSABLE", "ArchiveError", "ArrayKind", "pack", "unpack"]
 
 MANIFEST = "manifest.json"
+_ZIP = b"PK\x03\x04"
+_MARKS = {
+    "bitloom_graph": "an integer graph: its core is the inference core",
+    "bitloom_training_graph": "a training graph: its core is the training core, and --arch must name an architecture of that",
+}
+"""Entry of a manifest that gives its version, to the kind of graph."""
 
 UNUSABLE = (
     zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RecursionError,
@@ -35,8 +41,12 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayKind:
-    """The element types that a file may hold: ``words`` for messages, ``accepts`` a type in the file, ``to`` the loaded one."""
+    """The element types that a file may hold: ``words`` for messages, ``accepts`` a type in the file, ``to`` the loaded one.
 
+    ``mark``: the entry of the manifest that gives the version, and so tells one kind of graph from another.
+    """
+
+    mark: str
     words: str
     accepts: Callable[[np.dtype[Any]], bool]
     to: type[np.generic]
@@ -59,8 +69,15 @@ def pack(manifest: Any, arrays: Mapping[str, np.ndarray], *, limit: int, method:
 
 def unpack(data: bytes, kind: ArrayKind, *, limit: int) -> tuple[Any, dict[str, np.ndarray]]:
     """The manifest and the arrays by key. Raises one of `UNUSABLE` for anything else; nothing is allocated on a header's word."""
-    members = _read_members(data, limit)
+    if not data.startswith(_ZIP):
+        raise ArchiveError("it is no graph, or its beginning is lost")
+    try:
+        members = _read_members(data, limit)
+    except zipfile.BadZipFile as error:
+        raise ArchiveError("it is damaged or truncated") from error
     manifest = json.loads(members.pop(MANIFEST), object_pairs_hook=_table)
+    if isinstance(manifest, dict) and kind.mark not in manifest and (others := _MARKS.keys() & manifest.keys()):
+        raise ArchiveError(f"it is {_MARKS[min(others)]}")
     return manifest, {name.removesuffix(".npy"): _read_array(name, content, kind) for name, content in members.items()}
 
 

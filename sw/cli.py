@@ -154,9 +154,11 @@ def compile_(
 @app.command()
 @reported
 def verify(
-    graph: Annotated[Path, typer.Option(help="The integer graph's file.")],
+    graph: Annotated[Path, typer.Option(help="The integer graph's file, or the training graph's.")],
     program: Annotated[Path, typer.Option(help="The program's file.")],
-    inputs: InputsOption,
+    inputs: Annotated[Path, typer.Option(
+        "--inputs", help="Integer codes (N, C, H, W): .npy, or .npz by input name. Of a training: .npz with images, float16 "
+        "(N, H, W, C), and labels (N,), or train_images and train_labels.")],
     rtl: Annotated[Path | None, typer.Option(help="Check this Verilog file in place of the generated one.")] = None,
     images: Annotated[int | None, typer.Option(help="Compare only the first so many images; of a training, batches.")] = None,
     tensors: Annotated[bool, typer.Option(help="Show whether the compared tensors are alive.")] = False,
@@ -169,14 +171,16 @@ def verify(
 
     Of a training program: its inputs are images and labels of batches, and every parameter is compared after every step.
     """
-    from sw.flow.commands import verify_files
+    from sw.flow.commands import is_training_program, verify_files
     from sw.flow.gate import verify_and_record
     from sw.flow.show import show_report, show_training
-    from sw.flow.verify_training import is_training_program, verify_training_files
+    from sw.flow.verify_training import verify_training_files
 
     if record is not None and interpreter_only:
         raise ValueError("a program record says that the Verilog computes the same: leave out --interpreter-only or --record")
     if is_training_program(program):
+        if tensors:
+            raise ValueError("--tensors tells of the tensors of an inference: leave it out for a training")
         with progress_bars() as progress:
             proof = verify_training_files(
                 graph, program, inputs,
@@ -267,13 +271,12 @@ def _own_options(device: str, **given: Any) -> dict[str, Any]:
 @app.command("list")
 @reported
 def list_(program: Annotated[Path, typer.Argument(help="The program's file.")]) -> Result:
-    """Print a program as text, one line per instruction."""
-    from hw.spec.program import Program
-    from sw.compiler import listing
+    """Print a program, or those of a training step, as text, one line per instruction."""
+    from sw.flow.commands import list_file
 
-    loaded = Program.load(program)
-    print(listing(loaded))
-    return {"ok": True, "instructions": loaded.instruction_count, "sha256": loaded.digest}
+    text, result = list_file(program)
+    print(text)
+    return result
 
 
 @app.command()

@@ -72,6 +72,10 @@ def sparse(
         highlight=False,
         soft_wrap=True,
     )
+    if result.proof.ok:
+        prove = f"bitloom prove --arch {out / 'arch.json'} -o {out / 'design.record.json'}"
+        record = out / "program.record.json"
+        console.print(f"the program's record is {record}; a card also wants: {prove}", highlight=False, soft_wrap=True)
     return data
 
 

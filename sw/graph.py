@@ -155,12 +155,15 @@ class IntegerGraph:
         try:
             return _graph(*unpack(data, _INTEGERS, limit=MAX_GRAPH_BYTES))
         except _UNUSABLE as error:
-            raise GraphError(f"{where} is not a usable integer graph ({error}); export it again") from error
+            raise GraphError(f"{where} is not a usable integer graph ({error}); name another file, or export it again") from error
 
 
 _UNUSABLE = UNUSABLE
 _INTEGERS = ArrayKind(
-    words="integers of at most 64 bits", accepts=lambda dtype: dtype.kind in "iu" and np.can_cast(dtype, np.int64), to=np.int64
+    mark="bitloom_graph",
+    words="integers of at most 64 bits",
+    accepts=lambda dtype: dtype.kind in "iu" and np.can_cast(dtype, np.int64),
+    to=np.int64,
 )
 
 

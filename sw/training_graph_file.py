@@ -36,7 +36,7 @@ MAX_TRAINING_GRAPH_BYTES = 1 << 30
 """Most bytes of a file's contents: weights and velocities of 130 million parameters."""
 
 _KINDS: dict[str, type[Any]] = {"conv": ConvNode, "channel": ChannelNode, "pool": PoolNode, "sum": SumNode}
-_FLOATS = ArrayKind(words="float32", accepts=lambda dtype: dtype == np.dtype("<f4"), to=np.float32)
+_FLOATS = ArrayKind(mark="bitloom_training_graph", words="float32", accepts=lambda dtype: dtype == np.dtype("<f4"), to=np.float32)
 
 
 def to_bytes(graph: TrainingGraph) -> bytes:
@@ -54,7 +54,7 @@ def from_bytes(data: bytes, where: str) -> TrainingGraph:
     try:
         return _graph(*unpack(data, _FLOATS, limit=MAX_TRAINING_GRAPH_BYTES))
     except UNUSABLE as error:
-        raise TrainingGraphError(f"{where} is not a usable training graph ({error}); export it again") from error
+        raise TrainingGraphError(f"{where} is not a usable training graph ({error}); name another file, or export it again") from error
 
 
 def _contents(graph: TrainingGraph) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

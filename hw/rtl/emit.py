@@ -167,7 +167,9 @@ def _keep_watches(source: str) -> str:
 def _top_nets(text: str, name: str) -> Iterator[Net]:
     match = re.search(rf"^module {re.escape(name)}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL)
     if match is None:
-        raise ValueError(f"Verilog must contain a module {name!r}, not only {re.findall(r'(?m)^module (.+?)[(]', text)}")
+        found = [module for module in re.findall(r"(?m)^module \\?(\S+?) ?[(]", text) if "." not in module]
+        there = ", ".join(found[:5]) or "none"
+        raise ValueError(f"Verilog must contain a module {name!r}, not only {there}: is it another core's file?")
     kinds: dict[str, tuple[int, Literal["input", "output", "wire"]]] = {}
     for kind, msb, net in _DECLARATION.findall(match[0]):
         # A port is declared twice: by its direction, then as a wire or reg.

@@ -11,6 +11,7 @@ The core checks the image itself (``hw.spec.regs.ErrorCode``); :meth:`Program.lo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,8 @@ from hw.spec.isa import INSTRUCTION_BYTES, Instruction, seal
 
 MAGIC = b"BTLMPROG"
 FILE_MAGIC = b"BITLOOM\x01"
+TRAINING_MAGIC = b"BTLMTRN\x01"
+"""Of files of ``hw.spec.training_program``."""
 HEADER_BYTES = INSTRUCTION_BYTES
 REGION_KINDS = ("parameters", "input", "output", "scratch")
 
@@ -267,6 +270,8 @@ class Program:
 
         Only bytes that :meth:`to_bytes` writes are taken: each program has one file, and ``digest`` is its hash.
         """
+        if data.startswith(TRAINING_MAGIC):
+            raise ProgramError(f"{where} is a training program: it runs in a session of the training core, Device.open_session")
         if not data.startswith(FILE_MAGIC):
             raise ProgramError(f"{where} is not a Bitloom program file; write one with 'bitloom compile'")
         if len(data) < len(FILE_MAGIC) + 12 or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
@@ -332,6 +337,8 @@ def build_header(arch_id: int, count: int) -> bytes:
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Replace a file by new content in one step: a reader or a crash sees the old or the new file, never a part."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder: name a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

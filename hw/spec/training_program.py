@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 
 from hw.spec.arch import WORD_BYTES, Arch
-from hw.spec.program import Program, ProgramError, Region, write_atomically
+from hw.spec.program import TRAINING_MAGIC, Program, ProgramError, Region, write_atomically
 
-FILE_MAGIC = b"BTLMTRN\x01"
 PROGRAMS = ("prepare", "forward", "backward", "update", "infer")
 KINDS = {"fp16": (np.float16, 2), "fp32": (np.float32, 4), "norm": (np.float32, 4), "bias": (np.float32, 4)}
 RECORDS = ("norm", "bias")
@@ -130,15 +129,15 @@ class TrainingProgram:
         }
         text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
         blobs = b"".join(self.images[name] for name in PROGRAMS) + b"".join(r.data for r in self.regions)
-        body = FILE_MAGIC + len(text).to_bytes(8, "little") + text + blobs
+        body = TRAINING_MAGIC + len(text).to_bytes(8, "little") + text + blobs
         return body + zlib.crc32(body).to_bytes(4, "little")
 
     @staticmethod
     def from_bytes(data: bytes, where: str = "training program") -> TrainingProgram:
         """The program in a file's bytes; ProgramError names what is wrong. Only bytes that :meth:`to_bytes` writes are taken."""
-        if not data.startswith(FILE_MAGIC):
-            raise ProgramError(f"{where} is not a Bitloom training program; write one with compile_training")
-        if len(data) < len(FILE_MAGIC) + 12 or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        if not data.startswith(TRAINING_MAGIC):
+            raise ProgramError(f"{where} is not a Bitloom training program; write one with 'bitloom compile'")
+        if len(data) < len(TRAINING_MAGIC) + 12 or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
             raise ProgramError(f"{where} is damaged or truncated (CRC-32 differs); compile it again")
         try:
             program = _parse(data)
@@ -158,8 +157,8 @@ class TrainingProgram:
 
 
 def _parse(data: bytes) -> TrainingProgram:
-    start = len(FILE_MAGIC) + 8
-    at = start + int.from_bytes(data[len(FILE_MAGIC) : start], "little")
+    start = len(TRAINING_MAGIC) + 8
+    at = start + int.from_bytes(data[len(TRAINING_MAGIC) : start], "little")
     manifest: dict[str, Any] = json.loads(data[start:at])
 
     def take(size: int) -> bytes:

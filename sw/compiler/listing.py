@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from hw.spec.deform.addresses import OFFSET_MODES
 from hw.spec.deform.instructions import DW_SAMPLE, MERGE_ADD, MERGE_NONE, ROUNDING_CODES, SPACES
-from hw.spec.isa import Instruction
+from hw.spec.isa import HEADER, Instruction
 from hw.spec.program import Program
+from hw.spec.training_program import PROGRAMS, TrainingProgram
 
+_COMMON = {field.name for field in HEADER}
 MODES = ("conv", "deform", "max", "sum", "sample")
 ROUNDINGS = {code: name for name, code in ROUNDING_CODES.items()}
 
@@ -20,10 +22,23 @@ def listing(program: Program) -> str:
     for kind, layouts in (("input", program.inputs), ("output", program.outputs)):
         lines += [f"; {kind} {t.name}: {t.shape} {t.fmt} at {t.region}:{t.offset // 16}, {t.words} words" for t in layouts]
     width = max(map(len, program.layers), default=0)
+    bodies = _BODIES.get(program.arch.core, {})
     for index, instruction in enumerate(program.instructions()):
         head = f"{index:5d}  {program.layers[index]:{width}s}  {instruction.name:5s}"
-        lines.append(f"{head}  {_BODY[instruction.name](instruction)}{_tokens(instruction)}")
+        lines.append(f"{head}  {bodies.get(instruction.name, _fields)(instruction)}{_tokens(instruction)}")
     return "\n".join(lines) + "\n"
+
+
+def training_listing(program: TrainingProgram) -> str:
+    """The programs of a training step, one after the other, and where its arrays lie."""
+    lines = [f"; {place.name}: {place.kind} {place.shape} at {place.region}:{place.offset}" for place in program.places.values()]
+    parts = (f"\n; program {name}\n{listing(program.program(name))}" for name in PROGRAMS)
+    return "\n".join(lines) + "\n" + "".join(parts)
+
+
+def _fields(i: Instruction) -> str:
+    """Every field of an operation that is not 0, by its name in the instruction table."""
+    return " ".join(f"{name}={value}" for name, value in i.values.items() if value and name not in _COMMON)
 
 
 def _tokens(i: Instruction) -> str:
@@ -92,4 +107,5 @@ def _dw(i: Instruction) -> str:
     return f"{target} <- {MODES[i['mode']]} {source}{offsets} {_window(i)} par:{i['weight_addr']},{i['param_addr']} {_requantise(i)}"
 
 
-_BODY: dict[str, Callable[[Instruction], str]] = {"LOAD": _load, "STORE": _store, "PW": _pw, "DW": _dw}
+_BODIES: dict[str, dict[str, Callable[[Instruction], str]]] = {"deform": {"LOAD": _load, "STORE": _store, "PW": _pw, "DW": _dw}}
+"""What is written of an instruction, by core and operation; `_fields` of any other."""

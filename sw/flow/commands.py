@@ -12,9 +12,10 @@ from typing import Any
 
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
-from hw.spec.program import Program, write_atomically
+from hw.spec.program import TRAINING_MAGIC, Program, write_atomically
 from hw.spec.sat import SatArch
-from sw.compiler import compile_graph, compile_training
+from hw.spec.training_program import PROGRAMS, TrainingProgram
+from sw.compiler import compile_graph, compile_training, listing, training_listing
 from sw.flow.chain import Report
 from sw.flow.files import load_inputs, save_json, save_outputs
 from sw.flow.verify import Simulation, Variant, verify
@@ -32,6 +33,8 @@ def compile_file(graph_path: Path, arch: Arch, output: Path, *, windows: bool = 
     For the training core the graph is a training graph, and the program that of a step.
     """
     if isinstance(arch, SatArch):
+        if windows:
+            raise ValueError("--windows is of images of the inference core: leave it out for a training graph")
         return _compile_training_file(graph_path, arch, output)
     if not isinstance(arch, DeformArch):
         raise ValueError(f"there is no compiler for core {arch.core!r}")
@@ -63,6 +66,22 @@ def _compile_training_file(graph_path: Path, arch: SatArch, output: Path) -> dic
         "bytes": output.stat().st_size,
         "regions": {region.name: region.size for region in program.regions},
     }
+
+
+def is_training_program(path: Path) -> bool:
+    """Whether a file begins as a training program does."""
+    with path.open("rb") as file:
+        return file.read(len(TRAINING_MAGIC)) == TRAINING_MAGIC
+
+
+def list_file(path: Path) -> tuple[str, dict[str, Any]]:
+    """A program's file, or a training program's, as text; and what it is."""
+    if is_training_program(path):
+        training = TrainingProgram.load(path)
+        counts = {name: len(training.layers[name]) for name in PROGRAMS}
+        return training_listing(training), {"ok": True, "instructions": counts, "sha256": training.digest}
+    program = Program.load(path)
+    return listing(program), {"ok": True, "instructions": program.instruction_count, "sha256": program.digest}
 
 
 def verify_files(

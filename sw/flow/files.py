@@ -6,6 +6,8 @@ import ast
 import importlib.util
 import json
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,15 +69,25 @@ def _table(data: Any, path: Path, what: str) -> dict[str, Any]:
 
 def load_inputs(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Integer codes by input name: a .npy file for one input, a .npz file with one array per input."""
+    arrays = load_arrays(path)
+    if set(arrays) != {""}:
+        return arrays
+    if len(names) != 1:
+        raise ValueError(f"{path} holds one array, and the inputs are {list(names)}: use a .npz file with one array each")
+    return {names[0]: arrays[""]}
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name, or that of a .npy file with the name ""."""
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy or .npz file of integer codes ({error})") from error
-    if isinstance(loaded, np.ndarray):
-        if len(names) != 1:
-            raise ValueError(f"{path} holds one array, and the inputs are {list(names)}: use a .npz file with one array each")
-        return {names[0]: loaded}
-    return {name: loaded[name] for name in loaded.files}
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        words = "of another kind or damaged" if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path} is not a .npy or .npz file of numbers ({words})") from error
 
 
 def save_outputs(path: Path, outputs: dict[str, np.ndarray]) -> None:

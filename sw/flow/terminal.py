@@ -36,7 +36,11 @@ def reported(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             errors.print(f"bitloom: {escape(words)}", highlight=False, soft_wrap=True)
             result = {"ok": False, "error": words}
         if json_file is not None:
-            save_json(json_file, result)
+            try:
+                save_json(json_file, result)
+            except OSError as error:
+                errors.print(f"bitloom: --json {escape(_words(error))}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from error
         if not result["ok"]:
             raise typer.Exit(1)
 

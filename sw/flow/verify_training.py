@@ -11,8 +11,9 @@ import numpy as np
 
 from hw.spec.records import Check, TrainingRecord
 from hw.spec.training import Hyper
-from hw.spec.training_program import FILE_MAGIC, TrainingProgram
+from hw.spec.training_program import TrainingProgram
 from sw.flow.commands import versions
+from sw.flow.files import load_arrays
 from sw.flow.link import Link
 from sw.flow.predict import training_predictor
 from sw.flow.training_chain import DIRT, Batch, TrainingReport, verify_training
@@ -142,28 +143,26 @@ def _on_core(
     return report, cycles / seconds if seconds else 0.0
 
 
-def is_training_program(path: Path) -> bool:
-    """Whether a file begins as a training program does."""
-    with path.open("rb") as file:
-        return file.read(len(FILE_MAGIC)) == FILE_MAGIC
-
-
 def verify_training_files(
     graph: Path, program: Path, data: Path, *, rtl: Path | None = None, steps: int | None = None, interpreter_only: bool = False,
     record: Path | None = None, progress: Progress = lambda what, done, total: None, tell: Callable[[str], None] | None = None,
 ) -> TrainingProof:  # fmt: skip
     """Verify a training program's file against its graph's file on the first batches of a data file, ``STEPS`` if not told how many.
 
-    ``record``: also run from another state and under stalls, and write the training record there; where something is not equal, an
-    older one is removed.
+    ``interpreter_only`` leaves the Verilog out, unless ``rtl`` names a file. ``record``: also run from another state and under stalls,
+    and write the training record there; where something is not equal, an older one is removed.
     """
     from hw.sim.core import build_core
 
+    if steps is not None and steps < 1:
+        raise ValueError(f"the number of batches must be at least 1, not {steps}")
+    if rtl is not None and not rtl.is_file():
+        raise ValueError(f"there is no Verilog file {rtl}: write one with 'bitloom emit'")
     loaded, network = TrainingProgram.load(program), TrainingGraph.load(graph)
     if loaded.graph_sha256 != network.structure_sha256:
         raise ValueError(f"{program} was compiled from another training graph than {graph}: compile it again")
-    batches = load_batches(data, loaded, steps or STEPS)
-    build = None if interpreter_only else build_core(loaded.arch, rtl, progress=tell)
+    batches = load_batches(data, loaded, STEPS if steps is None else steps)
+    build = None if interpreter_only and rtl is None else build_core(loaded.arch, rtl, progress=tell)
     variants = () if record is None else power_up_and_stalls(VARIANT_STEPS)
     proof = prove_training(network, loaded, batches, HYPER, build=build, variants=variants, progress=progress)
     if record is not None and proof.ok:
@@ -175,18 +174,24 @@ def verify_training_files(
 
 def load_batches(path: Path, program: TrainingProgram, count: int) -> list[Batch]:
     """The first batches of an .npz file: ``images`` float16 (N, H, W, C) and ``labels`` (N,), or ``train_images``, ``train_labels``."""
-    shape = program.places["images"].shape
+    shape, classes = program.places["images"].shape, program.places["logits"].shape[-1]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            prefix = "train_" if "train_images" in file.files else ""
-            images, labels = file[f"{prefix}images"], file[f"{prefix}labels"]
-    except (KeyError, ValueError, EOFError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be an .npz file with images float16 (N, H, W, C) and labels (N,) ({error})") from error
+        arrays = load_arrays(path)
+        prefix = "train_" if "train_images" in arrays else ""
+        images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
+    except KeyError as error:
+        raise ValueError(f"{path} must hold the arrays images, float16 (N, H, W, C), and labels (N,), or train_images and train_labels"
+                         f", not {sorted(arrays)}") from error
     if images.dtype != np.float16 or images.shape[1:] != shape[1:] or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{path} must hold images float16 (N, {', '.join(map(str, shape[1:]))}) and as many labels, not {images.dtype} "
             f"{images.shape} and {labels.shape}"
         )
+    used = slice(shape[0] * count)
+    if labels.dtype.kind not in "iu" or labels[used].min(initial=0) < 0 or labels[used].max(initial=0) >= classes:
+        raise ValueError(f"{path}: labels must be integers in 0..{classes - 1}, not {labels.dtype} {labels.min()}..{labels.max()}")
+    if not np.isfinite(images[used]).all():
+        raise ValueError(f"{path}: images must be finite, and some values are infinite or NaN")
     if len(images) < shape[0] * count:
         raise ValueError(f"{path} must hold {count} batches of {shape[0]} images, not {len(images)} images: give fewer --images")
     return [(images[at : at + shape[0]], labels[at : at + shape[0]]) for at in range(0, shape[0] * count, shape[0])]

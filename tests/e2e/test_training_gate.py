@@ -159,16 +159,60 @@ def test_wrong_data_is_refused_in_words(folder: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     images, labels = random_batch(GRAPH, 0)
     for arrays, said in (
-        ({"images": images}, "must be an .npz file with images float16"),
+        ({"images": images}, r"must hold the arrays images.*, not \['images'\]"),
+        ({"images": images, "labels": labels.astype(np.float32)}, r"labels must be integers in 0\.\.9, not float32"),
+        ({"images": images, "labels": labels + 9}, r"data\.npz: labels must be integers in 0\.\.9, not int64 1\d\.\."),
+        ({"images": images * np.float16(np.inf), "labels": labels}, r"data\.npz: images must be finite"),
         ({"images": images.astype(np.float32), "labels": labels}, "as many labels, not float32"),
         ({"images": images, "labels": labels[:1]}, r"and \(1,\)"),
         ({"images": images, "labels": labels}, "must hold 3 batches of 2 images, not 2 images"),
     ):
         np.savez(tmp_path / "data.npz", **arrays)
-        code, result, words = verify(tmp_path)
+        code, result, words = verify(tmp_path, *(() if "3 batches" in said else ("--images", 1)))
         assert code == 1, words
         with pytest.raises(ValueError, match=said):
             raise ValueError(result["error"])
+    for count in (0, -1):
+        code, result, _ = verify(tmp_path, "--images", count)
+        assert code == 1 and result["error"] == f"the number of batches must be at least 1, not {count}"
+    (tmp_path / "data.npz").write_text("images")
+    code, result, _ = verify(tmp_path)
+    assert code == 1 and "data.npz is not a .npy or .npz file of numbers (of another kind or damaged)" in result["error"]
     residual_network(size=4, width=16).save(tmp_path / "net.traingraph")
     code, result, _ = verify(tmp_path)
     assert code == 1 and "was compiled from another training graph" in result["error"]
+
+
+def test_files_of_another_kind_are_told_apart(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    tiny.graph.save(tmp_path / "tiny.graph")
+    for graph, arch, said in (
+        (folder / "net.traingraph", "default", "(it is a training graph: its core is the training core, and --arch must name an"),
+        (tmp_path / "tiny.graph", folder / "arch.json", "(it is an integer graph: its core is the inference core)"),
+        (folder / "arch.json", "default", "(it is no graph, or its beginning is lost)"),
+    ):
+        code, result, _ = invoke("compile", graph, "--arch", arch, "-o", tmp_path / "none", folder=tmp_path)
+        assert code == 1 and said in result["error"] and not (tmp_path / "none").exists(), result
+    (tmp_path / "half.graph").write_bytes((tmp_path / "tiny.graph").read_bytes()[:-40])
+    code, result, _ = invoke("compile", tmp_path / "half.graph", "-o", tmp_path / "none", folder=tmp_path)
+    assert code == 1 and "(it is damaged or truncated)" in result["error"]
+    np.save(tmp_path / "x.npy", np.zeros(1, np.int64))
+    code, result, _ = invoke("run", folder / "net.training", "--inputs", tmp_path / "x.npy", folder=tmp_path)
+    assert code == 1 and "is a training program: it runs in a session of the training core" in result["error"]
+
+
+def test_a_folder_is_no_file(folder: Path, tmp_path: Path) -> None:
+    code, result, _ = invoke("compile", folder / "net.traingraph", "--arch", folder / "arch.json", "-o", tmp_path, folder=folder)
+    assert code == 1 and result["error"] == f"{tmp_path}: is a folder: name a file" and not any(tmp_path.iterdir())
+    found = CliRunner().invoke(app, ["list", str(folder / "net.training"), "--json", str(tmp_path)])
+    assert found.exit_code == 1 and "--json" in found.output and "is a folder: name a file" in found.output
+
+
+def test_the_listing_shows_every_instruction(folder: Path, program: TrainingProgram) -> None:
+    code, result, words = invoke("list", folder / "net.training", folder=folder)
+    assert code == 0 and result["instructions"] == {name: len(program.layers[name]) for name in PROGRAMS}
+    lines = words.splitlines()
+    assert sum(line[:5].strip().isdigit() for line in lines) == sum(result["instructions"].values()) > 300
+    assert [line for line in lines if line.startswith("; program ")] == [f"; program {name}" for name in PROGRAMS]
+    first = next(i for i in program.program("forward").instructions() if i.name == "GEMM")
+    shown = next(line for line in lines if "  GEMM " in line and line.split()[1] == "stem")
+    assert f"kernel_h={first['kernel_h']}" in shown and "=0" not in shown.split() and "opcode" not in shown

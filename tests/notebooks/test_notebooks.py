@@ -124,5 +124,12 @@ def test_the_cards_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         nodes.meddle = lambda call: None
         nodes.replace()
         printed, shown = run_cells("vcu1525", tmp_path)
-    assert compared(printed) > 2000 and shown == 2
-    check_pictures(tmp_path, "vcu1525", 2)
+        assert compared(printed) > 2000 and shown == 2 and "step 4: loss" in printed
+        check_pictures(tmp_path, "vcu1525", 2)
+        printed, shown = run_cells("vcu1525", tmp_path)  # all steps are made: it only infers and compares
+        assert compared(printed) > 2000 and shown == 2 and "step" not in printed
+        with np.load(tmp_path / "state.npz") as file:
+            others = {name: file[name] for name in file.files} | {"program": "ab" * 32}
+        np.savez(tmp_path / "state.npz", **others)
+        with pytest.raises(AssertionError, match=r"state\.npz is of another program \(abababababab\): move it away"):
+            run_cells("vcu1525", tmp_path)

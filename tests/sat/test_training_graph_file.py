@@ -112,7 +112,7 @@ BAD = {
     "a missing array": ({"0.velocity.npy": None}, r"arrays \['0.velocity'\] are missing"),
     "an array that nothing uses": ({"2.master.npy": npy(np.zeros(3, np.float32))}, "no node uses"),
     "another file": ({"readme.txt": b"text"}, "neither manifest.json nor an array"),
-    "an integer graph": ({"manifest.json": b'{"bitloom_graph": 2}'}, "training graph version must be 1, not None"),
+    "an integer graph": ({"manifest.json": b'{"bitloom_graph": 2}'}, "it is an integer graph: its core is the inference core"),
     "a later version": ({"m": lambda m: m.update(bitloom_training_graph=2)}, "version must be 1, not 2"),
     "a key that nothing reads": ({"m": lambda m: m.update(comment="x")}, "does not write"),
     "an unknown kind": ({"m": set_node(0, kind="dense")}, "must be one of conv, channel, pool, sum, not 'dense'"),
