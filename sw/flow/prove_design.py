@@ -57,6 +57,7 @@ def prove_design(
     from hw.sim.core import build_core
 
     build = build or build_core(arch, verilog, progress=tell)
+    _check_identity(arch, build)
     bed = TestBed(build=build, arch=arch, seeds=tuple(seeds), programs=programs)
     passed: list[Check] = []
     failures: list[str] = []
@@ -76,6 +77,17 @@ def prove_design(
         coverage=bed.coverage.counts,
         tools=versions(),
     )
+
+
+def _check_identity(arch: Arch, build: SimulationBuild) -> None:
+    """ProofFailure at once for a core of another architecture: every check would say so, each in its own words."""
+    from sw.runtime.sim import SimDevice
+
+    with SimDevice(arch, build=build) as core:
+        found = core.driver.identity.arch_id
+    if found != arch.arch_id:
+        words = f"the Verilog is a core of arch_id {found:016x}, and the architecture is {arch.arch_id:016x}"
+        raise ProofFailure(build.verilog_sha256, [f"{words}: name the one that it was emitted for"])
 
 
 def _run(bed: TestBed, name: str, check: Checker, progress: Progress, passed: list[Check], failures: list[str]) -> None:

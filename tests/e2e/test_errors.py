@@ -11,6 +11,7 @@ import pytest
 from hw.sim.build import SimulationBuild
 from hw.sim.loop import Stalls
 from hw.spec.regs import BY_NAME, ErrorCode
+from sw.flow.prove_design import ProofFailure, prove_design
 from sw.runtime.device import Device
 from sw.runtime.errors import CoreFault, DeviceError
 from sw.runtime.interpreter import InterpreterDevice
@@ -113,3 +114,11 @@ def test_a_memory_that_falls_silent_leaves_the_core_stuck_until_reset(tiny: Tiny
         assert not core.driver.status("BUSY") and core.driver.status("STUCK")
         core.reset()
         run_good(core, tiny)
+
+
+def test_a_design_of_another_architecture_is_told_at_once(core_build: SimulationBuild):
+    other = dataclasses.replace(ARCH, row_words=ARCH.row_words + 1)
+    with pytest.raises(ProofFailure) as error:
+        prove_design(other, build=core_build)
+    assert len(error.value.failures) == 1
+    assert f"is a core of arch_id {ARCH.arch_id:016x}, and the architecture is {other.arch_id:016x}" in str(error.value)
