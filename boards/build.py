@@ -28,6 +28,8 @@ from boards.ecp5 import (
     synthesis_script,
     tool_versions,
 )
+from boards.fit_ecp5 import check_fits_board, larger
+from boards.folder import CORE_FILE, MANIFEST_FILE, check_free, clear, mark_failed
 from boards.ulx3s.system import Ulx3sSystem
 from boards.ulx3s.wrapper import wrapper_verilog
 from hw.rtl.common.uart_bridge import BridgeParameters
@@ -38,9 +40,12 @@ from hw.sim.core import core_name
 from hw.spec.deform import DeformArch
 from hw.spec.program import write_atomically
 
-CORE_FILE, SYSTEM_FILE, TOP_FILE, SCRIPT_FILE = "core.v", "system.v", "top.v", "synthesis.ys"
+SYSTEM_FILE, TOP_FILE, SCRIPT_FILE = "system.v", "top.v", "synthesis.ys"
 SOURCES = (CORE_FILE, SYSTEM_FILE, TOP_FILE)
-MANIFEST_FILE, RESULT_FILE = "manifest.json", "result.json"
+RESULT_FILE = "result.json"
+LOGS = (REPORT_FILE, "synthesis.txt", "place_and_route.txt", "packing.txt")
+"""Logs and reports by their names in the user's folder."""
+
 KEPT = 20
 GAP_SECONDS = 0.02
 """Longest pause within a request: longer than a host's operating system holds back the rest of a write."""
@@ -59,6 +64,9 @@ class Admission(Protocol):
 
 Admit = Callable[[Path, DeformArch], Admission]
 """Given the core's Verilog file: an admission, or an error that says what to do."""
+
+Foresee = Callable[[Path, DeformArch], None]
+"""Given where the core's Verilog will lie: an error where it is already known that it would not be admitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +132,7 @@ def plan(board: Board, arch: DeformArch, *, build_id: int = 0, say: Say = lambda
 
     BoardError where the architecture does not suit the board, or a port has no pin.
     """
-    if arch.managers != 1:
-        raise BoardError(f"{board.title} has one memory: arch.managers must be 1, not {arch.managers}")
+    check_suits(board, arch)
     system, name = f"{board.name}_system", core_name(arch)
     bridge = bridge_parameters(board)
     text = _kept_text(f"{system} {name} {bridge}", lambda: emit(Ulx3sSystem(core=name, bridge=bridge), system), say)
@@ -138,6 +145,13 @@ def plan(board: Board, arch: DeformArch, *, build_id: int = 0, say: Say = lambda
     }
     check_ports(board, files[TOP_FILE])
     return Plan(board=board, arch=arch, build_id=build_id, files=files, tools=tool_versions())
+
+
+def check_suits(board: Board, arch: DeformArch) -> None:
+    """BoardError where the core does not fit the part or suit the board."""
+    if arch.managers != 1:
+        raise BoardError(f"{board.title} has one memory: arch.managers must be 1, not {arch.managers}")
+    check_fits_board(board, arch, bridge_parameters(board))
 
 
 def check_ports(board: Board, top: str) -> None:
@@ -154,27 +168,33 @@ def build(
     out: Path,
     *,
     admit: Admit,
+    foresee: Foresee = lambda verilog, arch: None,
     arch: DeformArch | None = None,
     progress: Progress = lambda step, done, total, note: None,
     say: Say = lambda words: None,
 ) -> Built:
     """Build a board's bitstream into the folder ``out``, with its plan, reports and manifest.json.
 
-    A bitstream and manifest of an earlier build in ``out`` are removed first: those that lie there are those of the last build, and
-    none does after one that failed.
+    What an earlier build left in ``out`` is removed first: the bitstream and manifest that lie there are those of the last build, and
+    none does after one that failed. A folder with somebody else's files of the same names is refused as it is.
 
     Parameters
     ----------
     admit : the proof gate; it is asked once, with the core's Verilog in place
+    foresee : asked before anything is written
     arch : None takes that of the board's folder
 
-    Raises BoardError, ToolError, TimingMissed where the board's clock is not met, and whatever ``admit`` raises.
+    Raises BoardError, ToolError, TimingMissed where the board's clock is not met, and whatever ``foresee`` and ``admit`` raise.
     """
-    board, arch = load_board(name), arch or load_board_arch(name)
-    out.mkdir(parents=True, exist_ok=True)
-    for old in (f"{board.name}.bit", MANIFEST_FILE):
-        (out / old).unlink(missing_ok=True)
+    board, own = load_board(name), load_board_arch(name)
+    arch = arch or own
+    check_suits(board, arch)
+    check_free(out, (*SOURCES, SCRIPT_FILE, f"{board.name}.lpf", f"{board.name}.bit"), LOGS)
     core = out / CORE_FILE
+    foresee(core, arch)
+    if words := larger(board, arch, own, bridge_parameters(board)):
+        say(words)
+    clear(out, LOGS)
     write_atomically(core, core_verilog(board, arch, say).text.encode())
     admission = admit(core, arch)
     planned = plan(board, arch, build_id=admission.build_id, say=say)
@@ -196,7 +216,8 @@ def _run_tools(planned: Plan, target: Path, out: Path, progress: Progress) -> No
             if step.report:  # before anything is packed that is too slow
                 read_report(target / step.report, planned.board)
     except ToolError as error:
-        for log in (*target.glob("*.txt"), *target.glob(REPORT_FILE)):
+        mark_failed(out, board=planned.board.name, plan_sha256=planned.digest, error=str(error))
+        for log in (target / name for name in LOGS if (target / name).is_file()):
             shutil.copy(log, out)
         raise type(error)(f"{error}\nNo bitstream is delivered; the tools' logs and reports lie in {out}") from error
     for big in ("netlist.json", "synthesis.log", "routed.config"):

@@ -1,7 +1,7 @@
 """What a core certainly needs of a part, known before anything is synthesised: block memories and multipliers.
 
 Both numbers are exact where synthesis uses the blocks; look-up tables are left to :mod:`boards.synth`. A memory lies in block RAMs or,
-where the part has them, in UltraRAMs: a core fits if some choice fits.
+where the part has them, in UltraRAMs: a core fits if some choice fits. What an ECP5 board needs is in :mod:`boards.fit_ecp5`.
 """
 
 from __future__ import annotations
@@ -116,12 +116,17 @@ def _blocks(words: int, bits: int, depth: int, width: int) -> int:
 def check_fits(arch: Arch, part: Part) -> None:
     """Raises ValueError, with every number, where the part has too few memories or multipliers."""
     needed = needs(arch)
-    refusals = [_memory_refusal(needed.memories, part), _refusal("DSP48E2", needed.multipliers, part)]
-    if said := "; ".join(refusal for refusal in refusals if refusal):
+    refuse(part, _memory_refusal(needed.memories, part), shortage("DSP48E2", needed.multipliers, part))
+
+
+def refuse(part: Part, *shortages: str | None) -> None:
+    """ValueError where there is one."""
+    if said := "; ".join(words for words in shortages if words):
         raise ValueError(f"the core does not fit {part.name}: {said}. Make its memories or its array smaller")
 
 
-def _refusal(resource: str, needed: Mapping[str, float], part: Part) -> str | None:
+def shortage(resource: str, needed: Mapping[str, float], part: Part) -> str | None:
+    """In words, where the part has too few; None where they suffice, or the part has none of that kind."""
     total, available = sum(needed.values()), part.resources.get(resource)
     if available is None or total <= available:
         return None
@@ -130,7 +135,7 @@ def _refusal(resource: str, needed: Mapping[str, float], part: Part) -> str | No
 
 def _memory_refusal(memories: Mapping[str, Memory], part: Part) -> str | None:
     """None where some choice of UltraRAM or block RAM for each memory fits, all block RAM the first."""
-    refusal = _refusal("BRAM36", {name: memory.brams for name, memory in memories.items()}, part)
+    refusal = shortage("BRAM36", {name: memory.brams for name, memory in memories.items()}, part)
     ultra = part.resources.get("URAM288", 0)
     if refusal is None or not ultra:
         return refusal

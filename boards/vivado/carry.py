@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from boards.board import BoardError
+from boards.folder import PLAN_FILE, README_FILE
 from boards.vivado.board import VivadoBoard, load_vivado_board
-from boards.vivado.deliver import PLAN_FILE, README_FILE, Admission, Prepared
+from boards.vivado.deliver import Admission, Prepared
 from boards.vivado.plan import COMMAND, Plan, digest_of
 from boards.vivado.project import CORE_FILE, project_files
 from hw.spec.arch import Arch
 from hw.spec.program import write_atomically
+from hw.spec.records import DESIGN_FILE, DesignRecord, GateRefusal, RecordError
 
 FORMAT = 1
 _AGAIN = "prepare the folder again with 'bitloom build' and run Vivado there"
@@ -21,7 +24,8 @@ _AGAIN = "prepare the folder again with 'bitloom build' and run Vivado there"
 _README = """\
 {title}: prepared by Bitloom, not built. This folder holds all that Vivado needs.
 
-1. Copy this folder to a Linux machine with Vivado that knows the part {part}, and its licence if it needs one.
+1. Copy this folder to a Linux machine with Vivado that knows the part {part},
+   and its licence if it needs one.
 2. In this folder:
 
     source <Vivado>/settings64.sh
@@ -30,8 +34,13 @@ _README = """\
    It prints BITLOOM STEP <name> <k>/<n> as it goes, takes hours, and ends with BITLOOM DONE {bitstream}.
    Where it stops with a line BITLOOM: ..., that line says why, and there is no bitstream.
    Do not pass -log or -nolog: the script reads vivado.log.
-3. Bring the folder back as it is. At least {made} and every file named in {plan} must be there, unchanged
-   (copy them as binary files, so that no line ends are changed). Then, where Bitloom is:
+3. Bring the folder back as it is, as binary files, so that no line ends are changed.
+   At least these must be there, unchanged:
+   {plan}, every file that it names, {record}and what Vivado made:
+
+{made}
+
+   Then, where Bitloom is:
 
     bitloom build --import FOLDER --out OUT{proof}
 
@@ -45,24 +54,57 @@ class ImportRefusal(Exception):
     """A folder cannot be brought back; the message says what is wrong with it and what to do."""
 
 
-def prepare(plan: Plan, out: Path, admission: Admission) -> Prepared:
-    """Writes the folder; plan.json, which makes it one, comes last."""
+def prepare(plan: Plan, out: Path, admission: Admission, *, old_copy: str = "") -> Prepared:
+    """Writes the folder; plan.json, which makes it one, comes last.
+
+    The design record lies in it then, so that bringing it back finds it; not where the user has another one there. ``old_copy`` is the
+    digest of one that an earlier preparation put there.
+    """
     command = " ".join(COMMAND)
     for name, text in plan.files.items():
         write_atomically(out / name, text.encode())
-    write_atomically(out / README_FILE, readme(plan, proven=bool(admission.build_id)).encode())
-    data = {"format": FORMAT, **plan.entries(), **admission.to_dict(), "command": command}
+    copied = _copy_record(out, admission.record, old_copy)
+    write_atomically(out / README_FILE, readme(plan, _proof_options(out, admission)).encode())
+    data = {"format": FORMAT, **plan.entries(), **admission.to_dict(), "copied_record": copied, "command": command}
     write_atomically(out / PLAN_FILE, (json.dumps(data, indent=1) + "\n").encode())
     words = f"prepared, not built: there is no Vivado on the PATH. {out / README_FILE} says how to build it elsewhere and bring it back"
     return Prepared(folder=out, command=command, plan=data, words=words)
 
 
-def readme(plan: Plan, *, proven: bool) -> str:
-    """How to run the folder and bring it back."""
+def _copy_record(out: Path, record: Path | None, old_copy: str) -> str:
+    """Digest of the design record that now lies in the folder as a copy; "" where there is none, or the user's own lies there."""
+    place = out / DESIGN_FILE
+    there = _record_digest(place) if place.exists() else old_copy
+    if record is None or there != old_copy:
+        return ""
+    write_atomically(place, record.read_bytes())
+    return _record_digest(place)
+
+
+def _same(record: Path, place: Path) -> bool:
+    return place.is_file() and record.read_bytes() == place.read_bytes()
+
+
+def _record_digest(path: Path) -> str:
+    try:
+        return DesignRecord.load(path).digest
+    except (GateRefusal, RecordError):
+        return "damaged"
+
+
+def _proof_options(out: Path, admission: Admission) -> str:
+    """What ``--import`` is told of the proof."""
+    if admission.record is None:
+        return " --without-proof"
+    return "" if _same(admission.record, out / DESIGN_FILE) else f" --record {shlex.quote(str(admission.record.absolute()))}"
+
+
+def readme(plan: Plan, proof: str) -> str:
+    """How to run the folder and bring it back; ``proof`` are the options that ``--import`` needs."""
     return _README.format(
-        title=plan.board.title, part=plan.board.part, command=" ".join(COMMAND), bitstream=plan.bitstream_file,
-        made=", ".join(plan.made), plan=PLAN_FILE, digest=plan.digest,
-        proof="      (with --record FILE where the design record is not in FOLDER)" if proven else " --without-proof",
+        title=plan.board.title, part=plan.board.part, command=" ".join(COMMAND), bitstream=plan.bitstream_file, plan=PLAN_FILE,
+        made="\n".join(f"    {name}" for name in plan.made), digest=plan.digest, proof=proof,
+        record="" if proof else f"{DESIGN_FILE} ",
     )  # fmt: skip
 
 

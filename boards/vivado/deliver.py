@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from boards.board import BoardError
+from boards.folder import MANIFEST_FILE, mark_failed
 from boards.vivado.board import VivadoBoard
 from boards.vivado.plan import LOG_FILE, MESSAGES_FILE, TIMING_FILE, UTILISATION_FILE, Plan
 from boards.vivado.results import Results
 from boards.vivado.run import CONSOLE_FILE, RUN_LOGS
 from hw.spec.program import write_atomically
 
-MANIFEST_FILE, PLAN_FILE, README_FILE = "manifest.json", "plan.json", "README.txt"
 LOGS = (CONSOLE_FILE, LOG_FILE, MESSAGES_FILE, TIMING_FILE, UTILISATION_FILE, "synth_1.log", "impl_1.log")
 """Logs and reports by their names in the user's folder."""
 
@@ -27,6 +26,9 @@ class Admission(Protocol):
 
     @property
     def build_id(self) -> int: ...
+
+    @property
+    def record(self) -> Path | None: ...
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -52,27 +54,14 @@ class Prepared:
     words: str
 
 
-def clear(out: Path, board: VivadoBoard) -> None:
-    """Removes what an earlier build left. BoardError where that is a bitstream of a prepared plan that was never brought back."""
-    names = (f"{board.name}.bit", f"{board.name}.hwh", MANIFEST_FILE, PLAN_FILE, *LOGS)
-    if unclaimed(out, board):
-        raise BoardError(
-            f"{out} holds {names[0]} of a prepared plan that was run there and never brought back: "
-            f"do so with 'bitloom build --import {out} --out FOLDER', or name another folder"
-        )
-    prepared = (README_FILE,) if (out / PLAN_FILE).exists() else ()
-    for name in (*names, *prepared):
-        (out / name).unlink(missing_ok=True)
+def written(texts: Iterable[str], board: VivadoBoard) -> set[str]:
+    """The texts, and what else but marks and logs a build writes into the user's folder, or is made there."""
+    return {*texts, f"{board.name}.bit", f"{board.name}.hwh"}
 
 
-def unclaimed(out: Path, board: VivadoBoard) -> bool:
-    """Whether a prepared folder was run, which may have taken hours, and its result not yet taken."""
-    return (out / PLAN_FILE).exists() and (out / f"{board.name}.bit").exists() and not (out / MANIFEST_FILE).exists()
-
-
-def save_logs(folder: Path, out: Path) -> None:
-    """Copies all logs and reports that a run has left so far."""
-    out.mkdir(parents=True, exist_ok=True)
+def save_logs(folder: Path, out: Path, plan: Plan, error: str) -> None:
+    """Copies all logs and reports that a run has left so far, with a mark that says whose they are and what ``error`` ended it."""
+    mark_failed(out, board=plan.board.name, plan_sha256=plan.digest, error=error)
     for name in LOGS:
         if (folder / name).is_file():
             shutil.copy(folder / name, out / name)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from boards.fit import needs
 from boards.vivado.board import VivadoBoard
 from boards.vivado.project import CORE_FILE, project_files
 from hw.sim.core import emit_core
@@ -24,6 +25,9 @@ COMMAND = ("vivado", "-mode", "batch", "-source", SCRIPT_FILE)
 TIMING_FILE, UTILISATION_FILE, MESSAGES_FILE, LOG_FILE = "timing.rpt", "utilization.rpt", "messages.rpt", "vivado.log"
 DESIGN = "bitloom_wrapper"
 """The top of what is implemented; Vivado writes it into the bitstream's header."""
+
+LARGE = 500
+"""Multipliers of a core whose Verilog takes minutes to write."""
 
 Say = Callable[[str], None]
 
@@ -96,14 +100,16 @@ def digest_of(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
-def check_suits(board: VivadoBoard, arch: Arch) -> None:
-    """BoardError where the core does not fit the part or suit the board; seconds before, not hours after the core is written."""
-    project_files(board, arch, build_id=0)
+def check_suits(board: VivadoBoard, arch: Arch) -> set[str]:
+    """The names of all texts. BoardError where the core does not fit the part or suit the board; before the core is written."""
+    return {CORE_FILE, *project_files(board, arch, build_id=0)}
 
 
 def core_text(arch: Arch, say: Say = lambda words: None) -> str:
     """The core's Verilog: the one text that is simulated and proven, made or from the cache."""
-    text: str = emit_core(arch, progress=say).text
+    multipliers = sum(needs(arch).multipliers.values())
+    large = f": a core of {multipliers:,} multipliers takes minutes, the first time" if multipliers > LARGE else ""
+    text: str = emit_core(arch, progress=lambda words: say(f"{words}{large}")).text
     return text
 
 

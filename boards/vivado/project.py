@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from boards.board import BoardError
 from boards.fit import check_fits
+from boards.folder import CORE_FILE
 from boards.synth import PARTS
 from boards.vivado.board import VivadoBoard
 from boards.vivado.constraints import constraints, memory_pins, pin_table
@@ -14,7 +15,6 @@ from boards.vivado.wrapper import register_bytes, wrapper_name, wrapper_verilog
 from boards.vivado.zynq import zynq_design
 from hw.spec.arch import Arch
 
-CORE_FILE = "core.v"
 BUILD_ID_BITS = 64
 
 

@@ -23,8 +23,26 @@ _SHOWN_DIGITS = 12
 Self = TypeVar("Self", bound="Record")
 
 
-class RecordError(ValueError):
-    """A record that does not prove anything: damaged, changed, incomplete, or of something that did not pass."""
+class _Advised:
+    """``what`` is refused, without the way out, which a caller that knows files and options can put better."""
+
+    what: str
+    args: tuple[Any, ...]
+
+    def advise(self, way_out: str) -> None:
+        """Put this in place of the general way out."""
+        self.args = (f"{self.what}: {way_out}",)
+
+
+class RecordError(_Advised, ValueError):
+    """A record that does not prove anything: damaged, changed, incomplete, or of something that did not pass.
+
+    ``way_out`` is what to do about it, "" where the message says that itself.
+    """
+
+    def __init__(self, what: str, way_out: str = "") -> None:
+        self.what = what
+        super().__init__(f"{what}: {way_out}" if way_out else what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +57,17 @@ class Difference:
         return f"{self.name}: the record says {_short(self.recorded)}, here it is {_short(self.found)}"
 
 
-class GateRefusal(RuntimeError):
-    """Something is not proven. ``differences`` are the hashes that differ, empty where a record is missing."""
+class GateRefusal(_Advised, RuntimeError):
+    """Something is not proven. ``differences`` are the hashes that differ, empty where a record is missing.
+
+    ``advice`` is the command that makes a record that fits.
+    """
 
     def __init__(self, what: str, advice: str, differences: Sequence[Difference] = ()) -> None:
         self.differences = tuple(differences)
         listed = "; ".join(map(str, self.differences))
-        super().__init__(f"{what}{f' ({listed})' if listed else ''}: run '{advice}'")
+        self.what = f"{what}{f' ({listed})' if listed else ''}"
+        super().__init__(f"{self.what}: run '{advice}'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +119,20 @@ class Record:
     @classmethod
     def from_bytes(cls: type[Self], data: bytes, where: str = "record") -> Self:
         """The record in a file's bytes; RecordError says what is wrong with any others."""
-        content = _json(data, where, cls.command)
+        run = f"run '{cls.command}'"
+        content = _json(data, where, run)
         if content.get("record") != cls.kind:
-            raise RecordError(f"{where} must be a {cls.kind} record, not {content.get('record')!r}: run '{cls.command}'")
+            raise RecordError(f"{where} must be a {cls.kind} record, not {content.get('record')!r}", run)
         if content["schema"] != SCHEMA:
-            raise RecordError(
-                f"{where} must have schema {SCHEMA}, not {content['schema']}: run '{cls.command}' of this version"
-            )
+            raise RecordError(f"{where} must have schema {SCHEMA}, not {content['schema']}", f"{run} of this version")
         try:
             record = cls._parse({key: value for key, value in content.items() if key not in ("record", "schema")})
+        except RecordError as error:
+            raise RecordError(f"{where} does not hold a valid record ({error})", run) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{where} does not hold a valid record ({error}): run '{cls.command}'") from error
+            raise RecordError(f"{where} does not hold a valid record (an entry of it has a wrong form)", run) from error
         if record.to_bytes() != data:
-            raise RecordError(f"{where} was changed after it was written (not its canonical form): run '{cls.command}'")
+            raise RecordError(f"{where} was changed after it was written (not its canonical form)", run)
         return record
 
     def save(self, path: str | Path) -> None:
@@ -145,18 +168,24 @@ def record_kind(path: str | Path) -> str:
         return ""
 
 
-def _json(data: bytes, where: str, command: str) -> dict[str, Any]:
+def _json(data: bytes, where: str, way_out: str) -> dict[str, Any]:
     """A record file's entries but for its digest, which must be right."""
     try:
         content = json.loads(data.decode())
-        claimed = content.pop("digest")
-        found = _digest(content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{where} is not a record, or is damaged ({error}): run '{command}'") from error
+    except (ValueError, RecursionError):  # ValueError: not UTF-8 or not JSON
+        content, wrong = None, "it is no JSON text, or was cut off"
+    else:
+        wrong = "" if isinstance(content, dict) else "it holds no table of entries"
+        wrong = wrong or ("" if "digest" in content else "it has no digest")
+    if wrong:
+        raise RecordError(f"{where} is not a record, or is damaged ({wrong})", way_out)
+    claimed = content.pop("digest")
+    found = _digest(content)
     if claimed != found or "schema" not in content:
         raise RecordError(
             f"{where} was changed after it was written (SHA-256 of the record: it says {_short(claimed)}, "
-            f"its content gives {_short(found)}): run '{command}'"
+            f"its content gives {_short(found)})",
+            way_out,
         )
     return content
 

@@ -49,6 +49,7 @@ __all__ = [
     "definition_sha256",
     "load_program_record",
     "parameters_sha256",
+    "require_arch",
     "require_build",
     "require_design",
     "require_program",
@@ -203,6 +204,12 @@ def require_design(record: DesignRecord, verilog_sha256: str, arch: Arch) -> Non
         ("arch_id", f"{record.arch_id:016x}", f"{arch.arch_id:016x}"),
     )
     _refuse("the design is not the one that its record proves", PROVE, pairs)
+
+
+def require_arch(record: DesignRecord, arch: Arch) -> None:
+    """GateRefusal where the record is of another architecture; this needs no Verilog, which may take minutes to write."""
+    pairs = (("arch_id", f"{record.arch_id:016x}", f"{arch.arch_id:016x}"),)
+    _refuse("the design record is of another architecture", PROVE, pairs)
 
 
 def require_program(record: ProgramRecord, program: Program, design: DesignRecord) -> None:

@@ -5,14 +5,17 @@ Boards with a ``board.toml`` are built with open tools, those with a ``vivado.to
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import boards
 from hw.spec.arch import Arch
 from hw.spec.deform import DeformArch
-from sw.flow.gate import Admission, admit_design
+from sw.flow.gate import Admission, admit_design, foresee_design
 from sw.runtime import DeviceError
 
 Progress = Callable[[str, int, int, str], None]
@@ -40,6 +43,7 @@ def build_board(
     out: Path,
     *,
     arch: Arch | None = None,
+    arch_file: str = "",
     record: Path | None = None,
     without_proof: bool = False,
     vivado: Path | None = None,
@@ -50,8 +54,9 @@ def build_board(
     """Build the bitstream into ``out`` and return its manifest with ``ok``, ``built``, ``folder`` and ``bitstream_path``.
 
     The design record is looked for beside the core's Verilog in ``out`` where ``record`` does not name it. A refusal leaves the
-    Verilog there, to be proven. ``vivado`` names Vivado's program where it is not on the PATH. Without one, ``out`` is prepared for a
-    run elsewhere, ``built`` is False, and the result holds what plan.json does, ``command`` and ``words``.
+    Verilog there, to be proven, and names ``arch_file`` if it is known where ``arch`` is from. ``vivado`` names Vivado's program where
+    it is not on the PATH. Without one, ``out`` is prepared for a run elsewhere, ``built`` is False, and the result holds what plan.json
+    does, ``command`` and ``words``.
     """
     try:
         from boards.board import BoardError, board_names
@@ -60,12 +65,17 @@ def build_board(
         raise _missing(error) from error
     if name not in (names := sorted([*board_names(), *vivado_board_names()])):
         raise BoardError(f"board must be one of {', '.join(names)}, not {name!r}")
-    admit, told = _admit(record, without_proof, warn), _in_words(progress, tell)
+    arch_file = arch_file or ("" if arch else _board_arch_file(name))
+    gate = {
+        "admit": _admit(record, without_proof, warn, arch_file=arch_file),
+        "foresee": partial(foresee_design, record=record, without_proof=without_proof),
+    }
+    told = _in_words(progress, tell)
     if name in vivado_board_names():
-        return _with_vivado(name, out, admit, arch, vivado, told, tell)
+        return _with_vivado(name, out, gate, arch, vivado, told, tell)
     if vivado is not None:
         raise BoardError(f"board {name} is built with open tools: leave out --vivado")
-    return _with_open_tools(name, out, admit, arch, told, tell)
+    return _with_open_tools(name, out, gate, arch, told, tell)
 
 
 def import_board(
@@ -85,7 +95,8 @@ def import_board(
         from boards.vivado.build import import_build
     except ImportError as error:
         raise _missing(error) from error
-    return _result(import_build(folder, out, admit=_admit(record, without_proof, warn)), tell)
+    way_out = "name the record that the folder was prepared with, --record FILE; another one, even of the same core, does not fit it"
+    return _result(import_build(folder, out, admit=_admit(record, without_proof, warn, way_out=way_out)), tell)
 
 
 def sentence(result: Mapping[str, Any]) -> str:
@@ -104,32 +115,42 @@ def _missing(error: ImportError) -> DeviceError:
     return DeviceError(f"building a bitstream needs: pip install 'bitloom[sim,synth]' ({error})")
 
 
-def _admit(record: Path | None, without_proof: bool, warn: Tell) -> Callable[[Path, Arch], Admission]:
-    def admit(verilog: Path, of: Arch) -> Admission:
-        return admit_design(verilog, of, record, without_proof=without_proof, warn=warn)
+def _board_arch_file(name: str) -> str:
+    """The architecture that lies beside the board's description, by the shortest name from here."""
+    file = Path(boards.__file__).parent / name / "arch.toml"
+    here = os.path.relpath(file)
+    return str(file) if here.startswith("..") else here
 
-    return admit
+
+def _admit(
+    record: Path | None, without_proof: bool, warn: Tell, *, arch_file: str = "", way_out: str = ""
+) -> Callable[[Path, Arch], Admission]:
+    return partial(
+        admit_design, record=record, without_proof=without_proof, warn=warn, arch_file=arch_file, way_out=way_out
+    )
 
 
-def _with_open_tools(name: str, out: Path, admit: Any, arch: Arch | None, progress: Progress, tell: Tell) -> dict[str, Any]:
+def _with_open_tools(
+    name: str, out: Path, gate: Mapping[str, Any], arch: Arch | None, progress: Progress, tell: Tell
+) -> dict[str, Any]:
     try:
         from boards.build import build
     except ImportError as error:
         raise _missing(error) from error
     if arch is not None and not isinstance(arch, DeformArch):
         raise ValueError(f"board {name} takes an architecture of core 'deform', the inference core, not of {arch.core!r}")
-    return _result(build(name, out, admit=admit, arch=arch, progress=progress, say=tell), tell)
+    return _result(build(name, out, **gate, arch=arch, progress=progress, say=tell), tell)
 
 
 def _with_vivado(
-    name: str, out: Path, admit: Any, arch: Arch | None, vivado: Path | None, progress: Progress, tell: Tell
+    name: str, out: Path, gate: Mapping[str, Any], arch: Arch | None, vivado: Path | None, progress: Progress, tell: Tell
 ) -> dict[str, Any]:
     try:
         from boards.vivado.build import build
         from boards.vivado.deliver import Prepared
     except ImportError as error:
         raise _missing(error) from error
-    made = build(name, out, admit=admit, arch=arch, vivado=vivado, progress=progress, say=tell)
+    made = build(name, out, **gate, arch=arch, vivado=vivado, progress=progress, say=tell)
     if isinstance(made, Prepared):
         return {"ok": True, "built": False, "folder": str(made.folder), "words": made.words, **made.plan}
     return _result(made, tell)

@@ -12,8 +12,10 @@ Simulator and interpreter need neither. What is built or run ``--without-proof``
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,12 @@ from hw.spec.records import (
     PROGRAM_FILE,
     Check,
     DesignRecord,
+    GateRefusal,
     ProgramRecord,
+    RecordError,
     load_program_record,
     parameters_sha256,
+    require_arch,
     require_design,
 )
 from sw.flow.chain import Report
@@ -49,19 +54,45 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Whether a design may be built: ``proven``, the ``build_id`` to tie off, and the digest of the record, "" without one."""
+    """Whether a design may be built: ``proven``, the ``build_id`` to tie off, the digest of the record, "" without one, its file."""
 
     proven: bool
     build_id: int
     record_sha256: str = ""
+    record: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Entries for the artefact's manifest."""
         return {"proven": self.proven, "build_id": f"{self.build_id:016x}", "design_record_sha256": self.record_sha256}
 
 
+def foresee_design(verilog: Path, arch: Arch, record: Path | None = None, *, without_proof: bool = False) -> None:
+    """Before the Verilog is written, which may take minutes: GateRefusal or RecordError where the gate would certainly refuse.
+
+    That is, where the record is none, or of another architecture. Where none is named and none lies beside the place of the Verilog,
+    nothing is known yet.
+    """
+    found = record or verilog.with_name(DESIGN_FILE)
+    if without_proof or (record is None and not found.is_file()):
+        return
+    way_out = (
+        "name the record of this core with --record FILE, or with --arch FILE the architecture that the record is of"
+        if record
+        else f"with --arch FILE name the architecture that it is of, or move it away, and the build writes {verilog} to be proven"
+    )
+    with _advised(way_out):
+        require_arch(DesignRecord.load(found), arch)
+
+
 def admit_design(
-    verilog: Path, arch: Arch, record: Path | None = None, *, without_proof: bool = False, warn: Warn = lambda words: None
+    verilog: Path,
+    arch: Arch,
+    record: Path | None = None,
+    *,
+    without_proof: bool = False,
+    warn: Warn = lambda words: None,
+    arch_file: str = "",
+    way_out: str = "",
 ) -> Admission:
     """The gate of a build: GateRefusal or RecordError unless the record proves this very file for this architecture.
 
@@ -69,21 +100,52 @@ def admit_design(
     ----------
     record : the design record; None looks for it beside the Verilog
     without_proof : let it through unproven; ``warn`` is told loudly, and the admission says so
+    arch_file : the architecture's file, for the words of a refusal, "" where it is not known
+    way_out : what a refusal tells the user to do, "" for naming another record or proving this file
     """
     if without_proof:
         warn(f"NOT PROVEN: {verilog} is built without a design record; nothing says that it computes what the machine does")
         return Admission(proven=False, build_id=UNPROVEN_BUILD_ID)
-    found = DesignRecord.load(record or verilog.with_name(DESIGN_FILE))
-    require_design(found, file_sha256(verilog), arch)
-    return Admission(proven=True, build_id=found.build_id, record_sha256=found.digest)
+    file = record or verilog.with_name(DESIGN_FILE)
+    with _advised(way_out or _name_or_prove(verilog, record, arch_file)):
+        found = DesignRecord.load(file)
+        require_design(found, file_sha256(verilog), arch)
+    return Admission(proven=True, build_id=found.build_id, record_sha256=found.digest, record=file)
+
+
+def _name_or_prove(verilog: Path, record: Path | None, arch_file: str) -> str:
+    """The way out where a build is refused: the proof is written to where the next build looks."""
+    prove = _command("prove", "--arch", arch_file or "ARCH", "--rtl", verilog, "-o", verilog.with_name(DESIGN_FILE))
+    unknown = "" if arch_file else " (ARCH: the architecture's file)"
+    again = " and build again without --record" if record else ""
+    return f"name the record of this core with --record FILE, or run '{prove}'{unknown}{again}"
+
+
+@contextmanager
+def _advised(way_out: str) -> Iterator[None]:
+    """A refusal of what is done within tells this way out."""
+    try:
+        yield
+    except (GateRefusal, RecordError) as error:
+        error.advise(way_out)
+        raise
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["bitloom", *map(str, words)])
 
 
 def find_proof(program: Path, design_record: Path | None = None, program_record: Path | None = None) -> Proof:
     """The two records, from beside the program where they are not named; GateRefusal where one is missing."""
-    return Proof(
-        design=DesignRecord.load(design_record or program.with_name(DESIGN_FILE)),
-        program=load_program_record(program_record or program.with_name(PROGRAM_FILE)),
+    places = program.with_name(DESIGN_FILE), program.with_name(PROGRAM_FILE)
+    prove = _command("prove", "--arch", "ARCH", "--rtl", "FILE.v", "-o", places[0])
+    verify = _command(
+        "verify", "--graph", "GRAPH", "--program", program, "--inputs", "INPUTS", "--rtl", "FILE.v", "--record", places[1]
     )
+    with _advised(f"name the record of the board's core with --design-record FILE, or run '{prove}'"):
+        design = DesignRecord.load(design_record or places[0])
+    with _advised(f"name the record of this program with --program-record FILE, or run '{verify}'"):
+        return Proof(design=design, program=load_program_record(program_record or places[1]))
 
 
 def board_options(

@@ -18,7 +18,8 @@ from tests.boards.test_vivado_build_import import TEXTS
 from tests.boards.test_vivado_failures import CRITICAL, FAILURES
 from tests.boards.vivado_workshop import BIT, BOARD, HWH, Workshop, contents, design_record
 
-OLD = {BIT: b"old bits", HWH: b"old", "manifest.json": b"{}", "timing.rpt": b"old", "notes.txt": b"the user's own"}
+MANIFEST = b'{"board": "ultra96v2", "plan_sha256": "0123"}'
+OLD = {BIT: b"old bits", HWH: b"old", "manifest.json": MANIFEST, "timing.rpt": b"old", "notes.txt": b"the user's own"}
 
 
 @pytest.fixture

@@ -77,8 +77,9 @@ def test_a_failure_is_told_and_leaves_logs_only(case: str, workshop: Workshop) -
     """An earlier build's bitstream is gone, logs lie in the folder, and the next good run delivers."""
     changes, kind, words = FAILURES[case]
     workshop.out.mkdir()
-    for old in (BIT, HWH, "manifest.json"):
+    for old in (BIT, HWH):
         (workshop.out / old).write_text("old")
+    (workshop.out / "manifest.json").write_text('{"board": "ultra96v2", "plan_sha256": "old"}')
     good = dict(vars(workshop.fake))
     for name, value in changes.items():
         setattr(workshop.fake, name, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import xml.etree.ElementTree as tree
-from pathlib import Path
 
 import pytest
 

@@ -171,6 +171,11 @@ def test_the_command_marks_what_it_ran(proven: Proven, tmp_path: Path, tiny: Tin
     tiny.program.save(lone)
     code, words, data, manifest = run_on_board(lone, proven)
     assert code == 1 and "there is no design record" in words and not data["ok"] and manifest is None
+    way_out = "name the record of the board's core with --design-record FILE, or run 'bitloom prove --arch ARCH --rtl FILE.v"
+    assert f"{way_out} -o {tmp_path / DESIGN_FILE}'" in data["error"]
+    code, words, data, manifest = run_on_board(lone, proven, "--design-record", str(proven.path(DESIGN_FILE)))
+    way_out = f"with --program-record FILE, or run 'bitloom verify --graph GRAPH --program {lone} --inputs INPUTS --rtl FILE.v"
+    assert code == 1 and f"{way_out} --record {tmp_path / PROGRAM_FILE}'" in data["error"]
     code, words, data, manifest = run_on_board(lone, proven, "--without-proof")
     assert code == 0 and "NOT PROVEN" in words
     assert data["proven"] is False and manifest is not None and manifest["proven"] is False

@@ -58,7 +58,13 @@ UNPACK_FAULTS = (
 
 SHIFT_ADD_FAULTS = (
     Fault(name="nothing carried in", module=shift_add, old="(Cat(carry, a)", new="(Cat(0 & carry, a)", fails="low"),
-    Fault(name="shifted in zeros", module=shift_add, old="Cat(power.negative, inverted)", new="Cat(power.negative & 0, inverted)", fails="low"),
+    Fault(
+        name="shifted in zeros",
+        module=shift_add,
+        old="Cat(power.negative, inverted)",
+        new="Cat(power.negative & 0, inverted)",
+        fails="low",
+    ),
     Fault(name="no long shift", module=shift_add, old="self._far.eq(power.exponent[1])", new="self._far.eq(0)", fails="low"),
     Fault(name="sum never restarts", module=shift_add, old="Mux(self.first, 0, acc)", new="acc", fails="low"),
     Fault(name="no borrow of the low digit", module=shift_add, old=".as_signed() + low[-1])", new=".as_signed())", fails="high"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from hw.spec.records import (
     TrainingRecord,
     definition_sha256,
     parameters_sha256,
+    require_arch,
     require_build,
     require_design,
     require_program,
@@ -249,3 +251,49 @@ def test_a_program_that_was_proven_on_another_design_is_refused() -> None:
     with pytest.raises(GateRefusal) as error:
         require_program(proven(verilog_sha256=OTHER), program(), design())
     assert differing(error) == ["SHA-256 of the design's Verilog"]
+
+
+# the words of a refusal ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"[]", "it holds no table of entries"),
+        (b"{}", "it has no digest"),
+        (b"[" * 100_000, "it is no JSON text, or was cut off"),
+    ],
+)
+def test_what_is_no_record_is_told_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(RecordError) as error:
+        DesignRecord.from_bytes(data, "r.json")
+    assert str(error.value) == f"r.json is not a record, or is damaged ({words}): run '{DesignRecord.command}'"
+
+
+@pytest.mark.parametrize("entry", [3, [3], ["x"], [{}], None, {"a": 1}])
+def test_an_entry_of_a_wrong_form_is_told_in_words(entry: Any) -> None:
+    """With a digest that fits, which no run of ours writes."""
+    content = {**json.loads(design().to_bytes()), "checks": entry}
+    del content["digest"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    with pytest.raises(RecordError, match=r"r\.json does not hold a valid record \((an entry of it has a wrong form|a design rec.*)\)"):
+        DesignRecord.from_bytes(json.dumps({**content, "digest": digest}).encode(), "r.json")
+
+
+def test_a_caller_may_know_a_better_way_out(tmp_path: Path) -> None:
+    with pytest.raises(GateRefusal) as missing:
+        DesignRecord.load(tmp_path / "none.json")
+    with pytest.raises(RecordError) as damaged:
+        DesignRecord.from_bytes(b"", "r.json")
+    for error, what in ((missing.value, f"there is no design record {tmp_path}/none.json"), (damaged.value, damaged.value.what)):
+        assert str(error) == f"{what}: run '{DesignRecord.command}'"
+        error.advise("name it")
+        assert str(error) == f"{what}: name it"
+
+
+def test_another_architecture_is_known_without_the_verilog() -> None:
+    require_arch(design(), ARCH)
+    other = replace(ARCH, rows=5)
+    with pytest.raises(GateRefusal, match=f"of another architecture .arch_id: the record says {ARCH.arch_id:016x}") as error:
+        require_arch(design(), other)
+    assert differing(error) == ["arch_id"]
