@@ -35,6 +35,17 @@ WithoutProofOption = Annotated[
 PartOption = Annotated[str | None, typer.Option(help="The device, with package and speed grade; else the Ultra96-V2's.")]
 PeriodOption = Annotated[float, typer.Option(help="Clock period in ns.")]
 TopOption = Annotated[str, typer.Option(help="Name of the top function.")]
+ProjectOption = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="A folder: new, empty, or an earlier result, in which nothing was changed or added."),
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace an earlier result also where its files were changed; added files stay, other folders are refused.",
+    ),
+]
 BenchOption = Annotated[Path | None, typer.Option(help="Codes that the test bench runs, .npy or .npz; else random ones.")]
 
 BOARDS = ", ".join(sorted({path.parent.name for path in (Path(__file__).parents[1] / "boards").glob("*/*.toml")}))
@@ -341,7 +352,7 @@ def build(
     else:
         chosen = None if arch is None else load_arch(arch)
         with progress_bars() as progress:
-            result = build_board(str(board), out, arch=chosen, vivado=vivado, progress=progress, **proof)
+            result = build_board(str(board), out, arch=chosen, arch_file=arch or "", vivado=vivado, progress=progress, **proof)
     console.print(escape(sentence(result)), highlight=False, soft_wrap=True)
     return result
 
@@ -364,7 +375,7 @@ def onnx_(
 @app.command("import")
 @reported
 def import_(
-    model: Annotated[Path, typer.Argument(help="A QONNX model's file, of Brevitas or another tool.")],
+    model: Annotated[Path, typer.Argument(help="A QONNX model's file (Quant nodes), of Brevitas or another tool.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The integer graph's file.")],
     nearest: Annotated[bool, typer.Option(help="Take the closest multiplier where a scale has no exact one.")] = False,
 ) -> Result:
@@ -381,13 +392,15 @@ def import_(
 @reported
 def hls(
     graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A folder that is not there yet.")],
+    output: ProjectOption,
     name: TopOption = "network",
     inputs: BenchOption = None,
     part: PartOption = None,
     period: PeriodOption = 5.0,
-    parallel: Annotated[int, typer.Option(help="Products at once, of a layer.", min=1)] = 16,
-    overwrite: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
+    parallel: Annotated[
+        int, typer.Option(help="Products at once, of a layer; at most those of the largest sum, or 16.", min=1)
+    ] = 16,
+    overwrite: OverwriteOption = False,
 ) -> Result:
     """Write a graph as HLS C++ with ap_fixed types, a test bench and a Makefile (docs/bridges.md)."""
     from sw.flow.bridges_hls import export_hls
@@ -406,13 +419,13 @@ def hls(
 @reported
 def hls4ml_(
     graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A folder that is not there yet.")],
+    output: ProjectOption,
     name: TopOption = "network",
     inputs: BenchOption = None,
     part: PartOption = None,
     period: PeriodOption = 5.0,
-    reuse: Annotated[int, typer.Option(help="hls4ml's reuse factor.", min=1)] = 1,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier project, with everything in the folder.")] = False,
+    reuse: Annotated[int, typer.Option(help="hls4ml's reuse factor; at most the weights of the largest layer.", min=1)] = 1,
+    overwrite: OverwriteOption = False,
 ) -> Result:
     """Make hls4ml's project of a graph, equal in every code; it needs hls4ml (docs/bridges.md)."""
     from sw.flow.bridges_hls4ml import export_hls4ml

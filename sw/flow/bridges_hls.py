@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sw.bridges.hls import save_hls
 from sw.bridges.hls.folder import MANIFEST
 from sw.bridges.hls.names import DEFAULT_PART
-from sw.flow.files import load_inputs
+from sw.flow.bridges_inputs import load_bench
 from sw.graph import IntegerGraph
 
 __all__ = ["export_hls"]
@@ -28,7 +25,7 @@ def export_hls(
     :func:`sw.bridges.hls.save_hls`. BridgeError, before anything is written, where a layer has no C++ or the folder is another's.
     """
     graph = IntegerGraph.load(graph_path)
-    codes: Mapping[str, np.ndarray] | None = None if inputs is None else load_inputs(inputs, graph.inputs)
+    codes = load_bench(inputs, graph)
     folder = save_hls(graph, out, name=name, overwrite=overwrite, inputs=codes, part=part, period=period, parallel=parallel)
     manifest = json.loads((folder / MANIFEST).read_text())
     return {

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sw.bridges.hls.names import DEFAULT_PART
 from sw.bridges.hls4ml import save_hls4ml
 from sw.bridges.hls4ml.project import MANIFEST
-from sw.flow.files import load_inputs
+from sw.flow.bridges_inputs import load_bench
 from sw.graph import IntegerGraph
 
 __all__ = ["export_hls4ml"]
@@ -29,7 +26,7 @@ def export_hls4ml(
     hls4ml is not installed or the folder is not free.
     """
     graph = IntegerGraph.load(graph_path)
-    codes: Mapping[str, np.ndarray] | None = None if inputs is None else load_inputs(inputs, graph.inputs)
+    codes = load_bench(inputs, graph)
     folder = save_hls4ml(graph, out, name=name, inputs=codes, part=part, period=period, reuse=reuse, overwrite=overwrite)
     manifest = json.loads((folder / MANIFEST).read_text())
     given = {"ok": True, "folder": str(folder), "part": part, "period": period, "layers": len(graph.nodes), "macs": graph.macs()}

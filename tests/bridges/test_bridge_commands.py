@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -63,9 +64,7 @@ def test_hls4ml(tmp_path: Path) -> None:
     code, output, data = call(tmp_path, "hls4ml", "@a.graph", "-o", "@made", "--part", "xc7z020clg400-1", "--period", "4")
     assert code == 0 and data["hls4ml"] == "1.3.0" and "hls4ml 1.3.0 for xc7z020clg400-1 at 4 ns" in output
     assert 'set part "xc7z020clg400-1"' in (tmp_path / "made" / "project.tcl").read_text()
-    code, output, _ = call(tmp_path, "hls4ml", "@a.graph", "-o", "@made")
-    assert code == 1 and "earlier project" in output
-    assert call(tmp_path, "hls4ml", "@a.graph", "-o", "@made", "--overwrite", "--name", "other")[0] == 0
+    assert call(tmp_path, "hls4ml", "@a.graph", "-o", "@made", "--name", "other")[0] == 0
 
 
 @pytest.mark.parametrize("command", ["hls", "hls4ml"])
@@ -80,8 +79,42 @@ def test_a_part_and_a_period_are_checked(tmp_path: Path, command: str, words: tu
     assert code == 1 and told in output and "Traceback" not in output and not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("command", ["hls", "hls4ml"])
+def test_codes_for_the_bench_are_checked_with_the_file_s_name(tmp_path: Path, command: str) -> None:
+    graph_of(Rounding.TRN).save(tmp_path / "a.graph")
+    path, shape = tmp_path / "digits.npz", (2, 3, 4, 4)
+    for arrays, told in (
+        ({"images": np.zeros(shape, int), "labels": np.zeros(2)},
+         "named 'x', and it holds arrays named 'images', 'labels': 'x' is missing"),
+        ({}, "it holds nothing: 'x' is missing"), ({"x": np.zeros(())}, "at least one"), ({"x": np.zeros((0, 3))}, "at least one"),
+        ({"x": np.zeros(shape)}, "0..255 of the shape (N, 3, 4, 4), and it is float64"),
+        ({"x": np.zeros((2, 48), int)}, "and it is int64 of the shape (2, 48)"), ({"x": np.full(shape, 256)}, "and it has 256..256"),
+    ):  # fmt: skip
+        np.savez(path, **arrays)
+        code, output, _ = call(tmp_path, command, "@a.graph", "-o", "@x", "--inputs", "@digits.npz")
+        assert code == 1 and output.startswith(f"bitloom: {path}") and told in output and not (tmp_path / "x").exists(), output
+    np.savez(path, x=np.ones(shape, int), more=np.zeros(2))
+    assert call(tmp_path, command, "@a.graph", "-o", "@x", "--inputs", "@digits.npz")[0] == 0
+
+
+@pytest.mark.parametrize("words", [("import", "@none"), ("onnx", "@none"), ("hls", "@none"), ("hls4ml", "@none")])
+def test_a_file_that_is_not_there_is_told_alike(tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, output, _ = call(tmp_path, *words, "-o", "@x")
+    assert code == 1 and output == f"bitloom: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_a_qcdq_model_is_told_once(tmp_path: Path) -> None:
+    graph_of(Rounding.RND).save(tmp_path / "a.graph")
+    assert call(tmp_path, "onnx", "@a.graph", "-o", "@q.onnx", "--form", "qcdq")[0] == 0
+    code, output, _ = call(tmp_path, "import", "@q.onnx", "-o", "@x")
+    assert code == 1 and len(output.splitlines()) == 1 and output.count("QCDQ model") == 1 and " more)" in output
+    assert "without --form qcdq" in output and not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (("onnx", "@wide.graph", "-o", "@x"), "12"), (("onnx", "@rnd.graph", "-o", "@x", "--form", "keras"), "must be one of"),
+    (("hls", "@rnd.graph", "-o", "@x", "--parallel", "100000"), "at most 27"),
+    (("hls4ml", "@rnd.graph", "-o", "@x", "--reuse", "1000000"), "at most 135"),
     (("import", "@rnd.graph", "-o", "@x"), "ONNX"), (("hls", "@none", "-o", "@x"), "No such file"),
     (("hls4ml", "@none", "-o", "@x"), "No such file"), (("hls4ml", "@bent.graph", "-o", "@x"), "bent: deform_depthwise_conv2d"),
 ])  # fmt: skip

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +80,8 @@ def test_without_hls4ml_the_words_say_what_to_install(tmp_path: Path, monkeypatc
     ({"name": "nnet"}, "hls4ml uses itself"), ({"name": "result_t"}, "hls4ml uses itself"), ({"name": "w2"}, "hls4ml uses itself"),
     ({"name": "a b"}, "C\\+\\+ identifier"), ({"part": "zynq"}, "part must be"), ({"part": "xc7z020-1; exit"}, "part must be"),
     ({"period": 0}, "period must be"), ({"period": float("inf")}, "period must be"), ({"period": float("nan")}, "period must be"),
-    ({"reuse": 0}, "reuse factor must be"), ({"reuse": 1.5}, "reuse factor must be"), ({"inputs": {}}, "missing"),
+    ({"reuse": 13}, "at most 12, not 13: the largest layer, t1_y_sums, has 12 weights"), ({"inputs": {}}, "missing"),
+    ({"reuse": 0}, "reuse factor must be"), ({"reuse": True}, "reuse factor must be"), ({"reuse": 1.5}, "reuse factor must be"),
 ])  # fmt: skip
 def test_options_are_checked(tmp_path: Path, options: dict[str, Any], told: str) -> None:
     with pytest.raises(BridgeError, match=told):
@@ -151,27 +155,10 @@ def test_equal_graphs_give_equal_files_without_a_trace_of_where_they_were_made(t
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) > 50 and files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
     different = [str(file) for file in files if (one / file).read_bytes() != (two / file).read_bytes()]
-    assert different == ["hls4ml_config.yml"], "it names its folder, for hls4ml"
-    assert (one / different[0]).read_text().replace(str(one), str(two)) == (two / different[0]).read_text()
+    assert different == ["bitloom.json", "hls4ml_config.yml"], "it names its folder, for hls4ml, and the manifest has its hash"
+    assert (one / different[1]).read_text().replace(str(one), str(two)) == (two / different[1]).read_text()
+    assert set(json.loads((one / "bitloom.json").read_text())["files"]) | {"bitloom.json"} == {file.as_posix() for file in files}
     assert not any(b"/.one-" in (one / file).read_bytes() for file in files)
-
-
-def test_other_folders_and_earlier_projects_are_left_alone(tmp_path: Path) -> None:
-    out = save_hls4ml(small(), tmp_path / "deep" / "out")
-    with pytest.raises(BridgeError, match="earlier project"):
-        save_hls4ml(small(), out)
-    (out / "mine").write_text("x")
-    save_hls4ml(small(), out, overwrite=True, name="other")
-    assert not (out / "mine").exists() and (out / "firmware" / "other.cpp").exists() and [out] == list(out.parent.iterdir())
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "theirs").write_text("x")
-    with pytest.raises(BridgeError, match="holds other files"):
-        save_hls4ml(small(), foreign, overwrite=True)
-    with pytest.raises(BridgeError, match="it is a file"):
-        save_hls4ml(small(), foreign / "theirs")
-    (foreign / "theirs").unlink()
-    assert save_hls4ml(small(), foreign) == foreign and (foreign / "bitloom.json").exists()
 
 
 def test_what_hls4ml_cannot_do_after_all_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +187,42 @@ def test_hls4ml_s_own_test_bench_gives_the_results_beside_it(tmp_path: Path) -> 
     found = np.array((out / "tb_data" / "csim_results.log").read_text().split(), float)
     expected = np.array((out / "tb_data" / "tb_output_predictions.dat").read_text().split(), float)
     assert found.size == 7 * (5 + 6 * 9) and np.array_equal(found, expected) and len(np.unique(found)) > 20
+
+
+def blocks(folder: Path, language: str) -> list[str]:
+    """What the README says to run."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_s_commands_work(tmp_path: Path) -> None:
+    """Run by the shell as they stand there: the results are the graph's, and what they write does not count as added."""
+    out = save_hls4ml(small(), tmp_path / "a b", inputs=images(small(), 7))
+    compiling, comparing = blocks(out, "sh")
+    assert "g++" in compiling and "WEIGHTS_DIR" in compiling and str(tmp_path) not in (out / "README.md").read_text()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command, told in ((compiling, "Quantized predictions"), (comparing, "21 values, 0 differ")):
+        ran = subprocess.run(command, shell=True, cwd=out, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0 and told in ran.stdout, ran.stdout + ran.stderr
+    log = out / "tb_data" / "csim_results.log"
+    log.write_text(log.read_text().replace(log.read_text().split()[0], "999", 1))
+    ran = subprocess.run(comparing, shell=True, cwd=out, env=environment, capture_output=True, text=True)
+    assert ran.stdout == "21 values, 1 differ\n", ran.stdout + ran.stderr
+    save_hls4ml(small(), out)
+    assert not log.exists() and not (out / "network_test").exists()
+
+
+@pytest.mark.slow
+def test_the_readme_s_python_works(tmp_path: Path) -> None:
+    out = save_hls4ml(small(), tmp_path / "out")
+    small().save(tmp_path / "graph")
+    (script,) = blocks(out, "python")
+    script = script.replace('"FILE"', repr(str(tmp_path / "graph")))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run([sys.executable, "-c", script], cwd=out, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0 and "'y': array" in ran.stdout, ran.stdout + ran.stderr
+    (library,) = (out / "firmware").glob("*.so")
+    save_hls4ml(small(), out)
+    assert not library.exists()
 
 
 # --- types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -129,42 +130,31 @@ def test_equal_graphs_give_equal_files_that_the_manifest_names() -> None:
     assert files["network.cpp"].isascii() and "/work" not in "".join(files.values())
 
 
-def test_a_folder_is_written_whole_and_a_foreign_one_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_written_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     save_hls(small(), out)
     assert {path.name for path in out.iterdir()} == set(hls_files(small())) and [out] == list(out.parent.iterdir())
-    (out / "build.log").write_text("mine")
-    save_hls(small("z"), out, name="other")  # an earlier result gives way, other files stay
-    assert {path.name for path in out.iterdir()} == {*hls_files(small(), name="other"), "build.log"}
-    (out / "other.cpp").write_text("changed")
-    with pytest.raises(BridgeError, match="changed since"):
-        save_hls(small(), out)
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    save_hls(small(), foreign)  # an empty one is no one's
-    (foreign / "manifest.json").write_text('{"bitloom_hls": 1, "files": {"../x": "0"}}')
-    save_hls(small(), foreign)
-    (foreign / "manifest.json").unlink()
-    with pytest.raises(BridgeError, match="holds other files"):
-        save_hls(small(), foreign)
-    (foreign / "network.h").write_text("theirs")
-    save_hls(small(), foreign, overwrite=True)
-    assert (foreign / "network.h").read_text() == hls_files(small())["network.h"]
-    with pytest.raises(BridgeError, match="it is a file"):
-        save_hls(small(), foreign / "network.h")
 
 
-def test_an_interrupted_write_leaves_nothing_or_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sw.bridges.hls.folder as folder
-
-    save_hls(small(), tmp_path / "old")
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(folder.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("full")))
+        patch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             save_hls(small(), tmp_path / "new")
-        with pytest.raises(OSError, match="full"):
-            save_hls(small(), tmp_path / "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["old"] and not (tmp_path / "old" / "manifest.json").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_at_once_than_any_sum_has_is_refused() -> None:
+    b = Builder(1)
+    large = b.graph(b.conv("wide", b.input("x", (4, 3, 3), U8), 3, kernel=(3, 3)))
+    assert hls_files(large, parallel=36) and hls_files(small(), parallel=16)
+    with pytest.raises(BridgeError, match="at most 36, not 37: the largest sum of any layer, of 'wide', has 36"):
+        hls_files(large, parallel=37)
+    with pytest.raises(BridgeError, match="at most 16, not 100000: the largest sum of any layer, of 'y', has 4"):
+        hls_files(small(), parallel=100000)
+    b = Builder(1)
+    with pytest.raises(BridgeError, match="at most 16, not 17: no layer has a sum"):
+        hls_files(b.graph(b.clip("y", b.input("x", (4, 1, 1), U8), 0, 9)), parallel=17)
 
 
 def test_export_hls_writes_a_graph_s_file(tmp_path: Path) -> None:

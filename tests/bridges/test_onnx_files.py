@@ -38,7 +38,7 @@ def test_refusals_leave_no_file(tmp_path: Path) -> None:
     model.write_bytes(m.model(m.node("Sigmoid", m.quant("x"))).SerializeToString())
     with pytest.raises(BridgeError, match="Sigmoid"):
         import_onnx(model, out)
-    with pytest.raises(BridgeError, match="cannot be read"):
+    with pytest.raises(BridgeError, match=r"none\.onnx: No such file or directory"):
         import_onnx(tmp_path / "none.onnx", out)
     with pytest.raises(BridgeError, match="must be a file of at most"):
         import_onnx(tmp_path, out)

@@ -54,11 +54,11 @@ def _run(folder: Path, arguments: list[str]) -> None:
 
 
 def test_the_tutorial_works(tmp_path: Path) -> None:
-    assert follow(tmp_path, slow=False) == {"file": 2, "command": 6, "python": 1}
+    assert follow(tmp_path, slow=False) == {"file": 2, "command": 9, "python": 1}
     run = tmp_path / "run"
     assert {"checkpoint.pt", "history.json", "curves.png", "manifest.json", "model.graph"} <= {p.name for p in run.iterdir()}
 
 
 @pytest.mark.slow
 def test_the_tutorial_works_in_the_simulator(tmp_path: Path) -> None:
-    assert follow(tmp_path, slow=True)["command"] == 7
+    assert follow(tmp_path, slow=True)["command"] == 10

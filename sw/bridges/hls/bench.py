@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -139,13 +139,19 @@ def random_inputs(graph: IntegerGraph, seed: int = 1) -> dict[str, np.ndarray]:
     return codes
 
 
-def check_images(names: Sequence[str], codes: Mapping[str, np.ndarray]) -> None:
-    """BridgeError where a tensor has no codes, or another number of images than the others."""
+def check_images(names: Sequence[str], codes: Mapping[str, np.ndarray], where: str = "the inputs' mapping") -> None:
+    """BridgeError where a tensor has no codes, or another number of images than the others; ``where`` the codes are from."""
     if missing := [name for name in names if name not in codes]:
-        raise BridgeError(f"the inputs must have codes of {list(names)}, and {missing} are missing")
-    counts = [len(codes[name]) for name in names]
+        held = f"arrays named {_quoted(codes)}" if codes else "nothing"
+        raise BridgeError(f"{where} must hold an array of integer codes for each input, named {_quoted(names)}, and it holds {held}: "
+                          f"{_quoted(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    counts = [(*np.shape(codes[name]), 0)[0] for name in names]
     if len(set(counts)) != 1 or not counts[0]:
-        raise BridgeError(f"the inputs must have as many images each, at least one, not {counts}")
+        raise BridgeError(f"{where} must hold as many images for each input, at least one, not {counts}")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def code_lines(tensors: Sequence[Tensor], codes: Mapping[str, np.ndarray]) -> str:

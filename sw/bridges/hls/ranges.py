@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hw.spec.ops import AvgPool2d, Clip, Requant, Table
+from hw.spec.ops import AvgPool2d, Clip, MaxPool2d, Requant, Table
 
-__all__ = ["ACCUMULATOR_BITS", "accumulator", "clipped", "fits", "reach"]
+__all__ = ["ACCUMULATOR_BITS", "accumulator", "clipped", "fits", "products", "reach"]
 
 ACCUMULATOR_BITS = 33
 """Bits of ``acc + bias`` that the requantise step of ``hw.spec.ops`` is defined for."""
@@ -39,6 +39,16 @@ def _weight_sums(operation: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _exact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64).astype(object)
+
+
+def products(operation: Any) -> int:
+    """Products, or values of a window, that one output code is made of; 0 where an operation has none."""
+    if isinstance(operation, AvgPool2d):
+        return int(operation.kernel[0] * operation.kernel[1])
+    if isinstance(operation, MaxPool2d):
+        return int(operation.kernel**2)
+    weight = getattr(operation, "weight", None)
+    return 0 if weight is None else int(weight[0].size)
 
 
 def fits(operation: Any, low: np.ndarray, high: np.ndarray) -> bool:

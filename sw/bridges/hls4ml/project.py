@@ -1,13 +1,8 @@
-"""A folder with hls4ml's project of an integer graph: whole or not there."""
+"""A folder with hls4ml's project of an integer graph."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +14,17 @@ from sw.bridges.hls.bench import check_images, random_inputs
 from sw.bridges.hls.names import DEFAULT_PART, check_part, check_period, check_top
 from sw.bridges.hls4ml.convert import BACKEND, convert, library, quiet, settled, version
 from sw.bridges.hls4ml.lower import HlsNetwork, Port, to_hls4ml
+from sw.bridges.hls4ml.readme import README, readme
 from sw.bridges.hls4ml.values import values_of
+from sw.bridges.results import Kind, check_free, hashes, manifest, sha256, write_folder
 from sw.graph import IntegerGraph
 
 __all__ = ["MANIFEST", "save_hls4ml"]
 
 MANIFEST = "bitloom.json"
-"""What the ports are; the mark of a folder that was written here."""
+"""What the ports are, and what was written."""
+
+KIND = Kind(command="bitloom hls4ml", mark="bitloom_hls4ml", manifest=MANIFEST)
 
 CONFIG = "hls4ml_config.yml"
 """What hls4ml's ``link_existing_project`` reads."""
@@ -45,35 +44,34 @@ def save_hls4ml(
     name : of the project and its top function
     inputs : codes (N, C, H, W) of every input, for hls4ml's test bench with the graph's results; a few random images if left out
     part, period : device and clock period in ns
-    reuse : hls4ml's reuse factor, at least 1
-    overwrite : replace the folder if it is an earlier result, with everything in it
+    reuse : hls4ml's reuse factor, at least 1 and at most the weights of the largest layer
+    overwrite : also replace an earlier result in which files were changed or added, as in `sw.bridges.results`
 
     BridgeError, before anything is written, with all layers that hls4ml does not compute exactly; where hls4ml is not installed,
-    an option is no good, or the folder is there and not empty.
+    an option is no good, or the folder is not free.
     """
     _check_name(name)
     check_part(part), check_period(period)
     if isinstance(reuse, bool) or not isinstance(reuse, int) or reuse < 1:
         raise BridgeError(f"the reuse factor must be an integer of at least 1, not {reuse!r}")
     target = Path(folder).absolute()
-    _check_folder(target, overwrite=overwrite)
+    check_free(target, KIND, overwrite=overwrite)
     network = to_hls4ml(graph)
+    _check_reuse(network, reuse)
     library()
     codes = random_inputs(graph) if inputs is None else inputs
     check_images(graph.inputs, codes)
     lines = _lines(network.inputs, codes), _lines(network.outputs, graph(codes))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        digest = hashlib.sha256(graph.to_bytes()).hexdigest()
-        _write(network, temporary, target, digest[:8], name=name, part=part, period=period, reuse=reuse)
+    digest = sha256(graph.to_bytes())
+
+    def make(new: Path) -> None:
+        _write(network, new, target, digest[:8], name=name, part=part, period=period, reuse=reuse)
         for file, text in zip(("tb_input_features.dat", "tb_output_predictions.dat"), lines, strict=True):
-            (temporary / "tb_data" / file).write_text(text)
-        (temporary / MANIFEST).write_text(_manifest(network, name, digest))
-        temporary.chmod(0o755)
-        _move(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (new / "tb_data" / file).write_text(text)
+        (new / README).write_text(readme(network, name, digest), encoding="utf-8")
+        (new / MANIFEST).write_text(_manifest(network, name, digest, new))
+
+    write_folder(target, KIND, make, overwrite=overwrite)
     return target
 
 
@@ -84,15 +82,18 @@ def _check_name(name: str) -> None:
                           "use 'network'")
 
 
-def _check_folder(target: Path, *, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise BridgeError(f"{target} must be a folder, and it is a file: name another")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not (target / MANIFEST).is_file():
-        raise BridgeError(f"{target} holds other files: name an empty folder")
-    if not overwrite:
-        raise BridgeError(f"{target} holds an earlier project: name another folder, or say that it may be overwritten")
+def _check_reuse(network: HlsNetwork, reuse: int) -> None:
+    """A multiplier cannot be used for more products than a layer has."""
+    counts = {layer.name: max((int(value.size) for key, value in layer.attributes.items() if key in _WEIGHTS), default=0)
+              for layer in network.layers}
+    most = max(counts.values(), default=0)
+    if reuse > max(most, 1):
+        largest = next(name for name, count in counts.items() if count == most)
+        told = f"the largest layer, {largest}, has {most} weights" if most else "no layer has weights"
+        raise BridgeError(f"the reuse factor, products that one multiplier makes, must be at most {max(most, 1)}, not {reuse}: {told}")
+
+
+_WEIGHTS = ("weight_data", "depthwise_data", "scale_data")
 
 
 def _write(network: HlsNetwork, temporary: Path, target: Path, stamp: str, **options: Any) -> None:
@@ -116,9 +117,8 @@ def _lines(ports: Sequence[Port], codes: Mapping[str, np.ndarray]) -> str:
     return "".join(" ".join(map(repr, row)) + "\n" for row in rows.tolist())
 
 
-def _manifest(network: HlsNetwork, name: str, digest: str) -> str:
-    content = {
-        "bitloom_hls4ml": 1,
+def _manifest(network: HlsNetwork, name: str, digest: str, new: Path) -> str:
+    facts = {
         "top": name,
         "graph_sha256": digest,
         "hls4ml": version(),
@@ -126,7 +126,11 @@ def _manifest(network: HlsNetwork, name: str, digest: str) -> str:
         "inputs": [_port(port) for port in network.inputs],
         "outputs": [_port(port) for port in network.outputs],
     }
-    return json.dumps(content, indent=1) + "\n"
+    built = [f"firmware/{name}-{digest[:8]}.so", f"{name}.o", f"{name}_bridge.o", f"{name}_test", *_LOGS]
+    return manifest(KIND, facts, hashes(new), built)
+
+
+_LOGS = ("tb_data/csim_results.log", "tb_data/rtl_cosim_results.log")
 
 
 def _port(port: Port) -> dict[str, Any]:
@@ -134,19 +138,3 @@ def _port(port: Port) -> dict[str, Any]:
     channels, height, width = port.shape
     shape = [height, width, channels]
     return {"tensor": port.tensor, "layer": port.layer, "shape": shape, "type": str(port.type), "frac": port.type.frac}
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """The folder appears at once; an earlier one goes first."""
-    if target.is_dir() and any(target.iterdir()):
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-        os.replace(target, old / "old")
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            os.replace(old / "old", target)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, target)

@@ -31,9 +31,10 @@ _MOST_CONSTANT = 1 << 26
 _LEFT_OUT = object()
 """Value of an optional input that a node leaves out."""
 
+_QCDQ = ("QuantizeLinear", "DequantizeLinear")
+_MOST_NAMED = 3
+
 _ADVICE = {
-    "QuantizeLinear": "convert it to Quant nodes first, such as by qonnx.transformation.qcdq_to_qonnx",
-    "DequantizeLinear": "convert it to Quant nodes first, such as by qonnx.transformation.qcdq_to_qonnx",
     "BipolarQuant": "use weights and activations of at least 2 bits",
     "Trunc": "use a plain average pool and a Quant node behind it",
     "Softmax": "leave it out: the largest score does not change",
@@ -54,6 +55,19 @@ def read(source: Any, *, nearest: bool = False) -> QonnxImport:
         raise
     except _ERRORS as error:
         raise BridgeError(f"{_WHAT}: it does not hold together ({type(error).__name__}: {error}); export it again") from error
+
+
+def _refused(problems: list[Problem]) -> BridgeError:
+    """The error of all problems. The nodes of a QCDQ model have one cure, which is said once, before what else there is."""
+    nodes = [problem.place for problem in problems if problem.kind in _QCDQ]
+    if not nodes:
+        return refusal(_WHAT, problems)
+    names = ", ".join(nodes[:_MOST_NAMED]) + (f" and {len(nodes) - _MOST_NAMED} more" if len(nodes) > _MOST_NAMED else "")
+    told = (f"{_WHAT}: it is a QCDQ model, quantised by QuantizeLinear and DequantizeLinear ({names}). Import its QONNX form, "
+            "with Quant nodes: 'bitloom onnx' writes it without --form qcdq, and qonnx.transformation.qcdq_to_qonnx "
+            "converts models of other tools")
+    others = [problem for problem in problems if problem.kind not in _QCDQ]
+    return BridgeError(f"{told}\n{refusal('besides', others)}" if others else told, problems)
 
 
 class _Walk:
@@ -79,7 +93,7 @@ class _Walk:
         for name in unread if not self.problems else []:
             self.problems.append(RefusedError("is never quantised", "put a Quant node behind it, or remove it").at(name, "input"))
         if self.problems:
-            raise refusal(_WHAT, self.problems)
+            raise _refused(self.problems)
         return self.building.result(outputs)
 
     def _guarded(self, place: str, kind: str, make: Callable[[], Any]) -> Any:

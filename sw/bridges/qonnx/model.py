@@ -64,7 +64,7 @@ def _bytes(path: Path) -> bytes:
             raise BridgeError(f"{path} must be a file of at most {MAX_BYTES} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise BridgeError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise BridgeError(f"{path}: {error.strerror or error}") from error
 
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
