@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from sw.cli_bridges import bridges
 from sw.cli_showcase import demo, report
 from sw.flow.terminal import console, progress_bars, reported, tell, warn
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(demo, name="demo")
 app.add_typer(report, name="report")
+app.add_typer(bridges)
 
 ArchOption = Annotated[str, typer.Option("--arch", help="Architecture: a .json or .toml file, or 'default'.")]
 InputsOption = Annotated[Path, typer.Option("--inputs", help="Integer codes (N, C, H, W): .npy, or .npz by input name.")]
@@ -31,22 +33,6 @@ ProgramRecordOption = Annotated[Path | None, typer.Option(help="The program reco
 WithoutProofOption = Annotated[
     bool, typer.Option("--without-proof", help="Go on without records; the result is marked unproven.")
 ]
-
-PartOption = Annotated[str | None, typer.Option(help="The device, with package and speed grade; else the Ultra96-V2's.")]
-PeriodOption = Annotated[float, typer.Option(help="Clock period in ns.")]
-TopOption = Annotated[str, typer.Option(help="Name of the top function.")]
-ProjectOption = Annotated[
-    Path,
-    typer.Option("-o", "--output", help="A folder: new, empty, or an earlier result, in which nothing was changed or added."),
-]
-OverwriteOption = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace an earlier result also where its files were changed; added files stay, other folders are refused.",
-    ),
-]
-BenchOption = Annotated[Path | None, typer.Option(help="Codes that the test bench runs, .npy or .npz; else random ones.")]
 
 BOARDS = ", ".join(sorted({path.parent.name for path in (Path(__file__).parents[1] / "boards").glob("*/*.toml")}))
 """Each is a folder with its description."""
@@ -354,89 +340,6 @@ def build(
         with progress_bars() as progress:
             result = build_board(str(board), out, arch=chosen, arch_file=arch or "", vivado=vivado, progress=progress, **proof)
     console.print(escape(sentence(result)), highlight=False, soft_wrap=True)
-    return result
-
-
-@app.command("onnx")
-@reported
-def onnx_(
-    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX model's file.")],
-    form: Annotated[str, typer.Option(help="qonnx: Quant nodes; qcdq: plain ONNX, for ONNX Runtime.")] = "qonnx",
-) -> Result:
-    """Write a graph as an ONNX model that computes the same numbers; what the form does not express is refused (docs/bridges.md)."""
-    from sw.flow.bridges import export_onnx
-
-    result = export_onnx(graph, output, form)
-    console.print(f"{escape(str(output))}: {result['layers']} layers, {result['bytes']:,} bytes", highlight=False, soft_wrap=True)
-    return result
-
-
-@app.command("import")
-@reported
-def import_(
-    model: Annotated[Path, typer.Argument(help="A QONNX model's file (Quant nodes), of Brevitas or another tool.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The integer graph's file.")],
-    nearest: Annotated[bool, typer.Option(help="Take the closest multiplier where a scale has no exact one.")] = False,
-) -> Result:
-    """Read a QONNX model as an integer graph; every node that no integer operation equals is listed (docs/bridges.md)."""
-    from sw.flow.bridges import import_onnx
-
-    result = import_onnx(model, output, nearest=nearest)
-    words = "exact" if result["exact"] else f"not exact in {len(result['differences'])} places"
-    console.print(f"{escape(str(output))}: {result['layers']} layers, {words}", highlight=False, soft_wrap=True)
-    return result
-
-
-@app.command()
-@reported
-def hls(
-    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
-    output: ProjectOption,
-    name: TopOption = "network",
-    inputs: BenchOption = None,
-    part: PartOption = None,
-    period: PeriodOption = 5.0,
-    parallel: Annotated[
-        int, typer.Option(help="Products at once, of a layer; at most those of the largest sum, or 16.", min=1)
-    ] = 16,
-    overwrite: OverwriteOption = False,
-) -> Result:
-    """Write a graph as HLS C++ with ap_fixed types, a test bench and a Makefile (docs/bridges.md)."""
-    from sw.flow.bridges_hls import export_hls
-
-    device = {} if part is None else {"part": part}
-    result = export_hls(
-        graph, output, name=name, inputs=inputs, period=period, parallel=parallel, overwrite=overwrite, **device
-    )
-    console.print(
-        f"{escape(str(output))}: {len(result['files'])} files, for {result['part']} at {period:g} ns", highlight=False, soft_wrap=True
-    )
-    return result
-
-
-@app.command("hls4ml")
-@reported
-def hls4ml_(
-    graph: Annotated[Path, typer.Argument(help="The integer graph's file.")],
-    output: ProjectOption,
-    name: TopOption = "network",
-    inputs: BenchOption = None,
-    part: PartOption = None,
-    period: PeriodOption = 5.0,
-    reuse: Annotated[int, typer.Option(help="hls4ml's reuse factor; at most the weights of the largest layer.", min=1)] = 1,
-    overwrite: OverwriteOption = False,
-) -> Result:
-    """Make hls4ml's project of a graph, equal in every code; it needs hls4ml (docs/bridges.md)."""
-    from sw.flow.bridges_hls4ml import export_hls4ml
-
-    device = {} if part is None else {"part": part}
-    result = export_hls4ml(graph, output, name=name, inputs=inputs, period=period, reuse=reuse, overwrite=overwrite, **device)
-    console.print(
-        f"{escape(str(output))}: a project of hls4ml {result['hls4ml']} for {result['part']} at {period:g} ns",
-        highlight=False,
-        soft_wrap=True,
-    )
     return result
 
 

@@ -217,9 +217,7 @@ def require_program(record: ProgramRecord, program: Program, design: DesignRecor
     pairs = (
         ("SHA-256 of the weights (parameter regions)", record.parameters_sha256, parameters_sha256(program)),
         ("SHA-256 of the program", record.program_sha256, program.digest),
-        ("arch_id of the program", f"{record.arch_id:016x}", f"{program.arch.arch_id:016x}"),
-        ("SHA-256 of the design's Verilog", record.verilog_sha256, design.verilog_sha256),
-        ("arch_id of the design", f"{record.arch_id:016x}", f"{design.arch_id:016x}"),
+        *_on_design(record, program.arch, design),
     )
     _refuse("the program is not the one that its record proves on this design", VERIFY, pairs)
 
@@ -228,11 +226,18 @@ def require_training(record: TrainingRecord, program: TrainingProgram, design: D
     """GateRefusal where the record is not of this training program on this design."""
     pairs = (
         ("SHA-256 of the training program", record.program_sha256, program.digest),
-        ("arch_id of the program", f"{record.arch_id:016x}", f"{program.arch.arch_id:016x}"),
+        *_on_design(record, program.arch, design),
+    )
+    _refuse("the training program is not the one that its record proves on this design", VERIFY_TRAINING, pairs)
+
+
+def _on_design(record: ProgramRecord | TrainingRecord, arch: Arch, design: DesignRecord) -> tuple[tuple[str, str, str], ...]:
+    """Name, recorded and found, of what binds a program of an architecture to a design."""
+    return (
+        ("arch_id of the program", f"{record.arch_id:016x}", f"{arch.arch_id:016x}"),
         ("SHA-256 of the design's Verilog", record.verilog_sha256, design.verilog_sha256),
         ("arch_id of the design", f"{record.arch_id:016x}", f"{design.arch_id:016x}"),
     )
-    _refuse("the training program is not the one that its record proves on this design", VERIFY_TRAINING, pairs)
 
 
 def require_build(record: DesignRecord, build_id: int) -> None:

@@ -211,7 +211,7 @@ def _place(new: Path, target: Path) -> None:
     try:
         for source, goal in moves:
             os.replace(source, goal)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: whatever comes between two renamings, the earlier folder is put back, and it is raised again
         for source, goal in reversed(moves):
             if os.path.lexists(goal) and not os.path.lexists(source):
                 os.replace(goal, source)

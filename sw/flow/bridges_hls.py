@@ -16,15 +16,16 @@ __all__ = ["export_hls"]
 
 
 def export_hls(
-    graph_path: Path, out: Path, *, name: str = "network", inputs: Path | None = None, part: str = DEFAULT_PART, period: float = 5.0,
+    graph_path: Path, out: Path, *, name: str = "network", inputs: Path | None = None, part: str | None = None, period: float = 5.0,
     parallel: int = 16, overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the HLS C++ of a graph's file into the folder ``out``.
 
-    ``inputs`` is a .npy or .npz file of codes that the test bench runs, random codes if left out; the rest is as in
-    :func:`sw.bridges.hls.save_hls`. BridgeError, before anything is written, where a layer has no C++ or the folder is another's.
+    ``inputs`` is a .npy or .npz file of codes that the test bench runs, random codes if left out; ``part`` is the
+    Ultra96-V2's if left out; the rest is as in :func:`sw.bridges.hls.save_hls`. BridgeError, before anything is written, where a layer
+    has no C++ or the folder is another's.
     """
-    graph = IntegerGraph.load(graph_path)
+    graph, part = IntegerGraph.load(graph_path), DEFAULT_PART if part is None else part
     codes = load_bench(inputs, graph)
     folder = save_hls(graph, out, name=name, overwrite=overwrite, inputs=codes, part=part, period=period, parallel=parallel)
     manifest = json.loads((folder / MANIFEST).read_text())

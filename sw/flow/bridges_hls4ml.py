@@ -16,16 +16,16 @@ __all__ = ["export_hls4ml"]
 
 
 def export_hls4ml(
-    graph_path: Path, out: Path, *, name: str = "network", inputs: Path | None = None, part: str = DEFAULT_PART, period: float = 5.0,
+    graph_path: Path, out: Path, *, name: str = "network", inputs: Path | None = None, part: str | None = None, period: float = 5.0,
     reuse: int = 1, overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write hls4ml's project of a graph's file into the folder ``out``.
 
-    ``inputs`` is a .npy or .npz file of codes that hls4ml's test bench runs, random codes if left out; the rest is as in
-    :func:`sw.bridges.hls4ml.save_hls4ml`. BridgeError, before anything is written, where a layer is not computed exactly by hls4ml,
-    hls4ml is not installed or the folder is not free.
+    ``inputs`` is a .npy or .npz file of codes that hls4ml's test bench runs, random codes if left out; ``part`` is the
+    Ultra96-V2's if left out; the rest is as in :func:`sw.bridges.hls4ml.save_hls4ml`. BridgeError, before anything is written, where a
+    layer is not computed exactly by hls4ml, hls4ml is not installed or the folder is not free.
     """
-    graph = IntegerGraph.load(graph_path)
+    graph, part = IntegerGraph.load(graph_path), DEFAULT_PART if part is None else part
     codes = load_bench(inputs, graph)
     folder = save_hls4ml(graph, out, name=name, inputs=codes, part=part, period=period, reuse=reuse, overwrite=overwrite)
     manifest = json.loads((folder / MANIFEST).read_text())

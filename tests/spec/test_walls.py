@@ -30,6 +30,7 @@ MAY_SEE = {
     "sw/runtime": {"hw.spec", "sw.runtime", "hw.sim"},
     "sw/flow": {"hw", "sw", "boards"},
     "sw/cli.py": {"hw", "sw", "boards"},
+    "sw/cli_bridges.py": {"sw.flow"},
     "sw/cli_showcase.py": {"hw", "sw", "boards"},
     "boards": {"hw", "boards"},
 }
